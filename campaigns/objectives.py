@@ -1,0 +1,86 @@
+"""What is measured: an objective is a task's metric with a direction; a measurement is one value of it."""
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from campaigns.noun import Noun
+
+Direction = Literal["maximize", "minimize"]
+Split = Literal["search", "holdout"]
+
+
+class Objective(Noun):
+    """One metric of one lm-eval task.
+
+    `direction` is filled in from the task when it is left out. `weight` is the objective's share in the macro-average
+    that scalar strategies climb and the recommendation uses; 0 keeps an objective out of it (a perplexity, say, whose
+    unit does not add up with accuracies).
+    """
+
+    task: str = Field(min_length=1, description="Name of an lm-eval task that a worker offers")
+    metric: str = Field(min_length=1, description="Name of one of the task's metrics, such as exact_match or acc")
+    filter: str = Field("none", description="Name of the lm-eval filter that the metric is taken after")
+    direction: Direction | None = None
+    weight: float = Field(1.0, ge=0)
+    num_fewshot: int | None = Field(None, ge=0, le=64)
+    search_items: int | None = Field(None, ge=1, description="Overrides evaluation.search_items")
+    holdout_items: int | None = Field(None, ge=0, description="Overrides evaluation.holdout_items")
+
+    @property
+    def name(self) -> str:
+        """How measurements refer to this objective."""
+        return f"{self.task}/{self.metric}" + ("" if self.filter == "none" else f"@{self.filter}")
+
+    def loss(self, value: float) -> float:
+        """Return `value` as something to minimise, the sense in which strategies see it."""
+        return value if self.direction == "minimize" else -value
+
+
+class Measurement(Noun):
+    """One objective of one trial on one split of the items.
+
+    `outcomes` holds one number per item, in item order. `truncation_rate` is the share of generations that ended at the
+    length limit, `output_tokens` their mean length; both are None for tasks that generate nothing. Only measurements of
+    an equal `protocol` (a digest of task, items, batch size, dtype and library versions) compare.
+    """
+
+    objective: str
+    split: Split
+    value: float
+    standard_error: float | None = Field(ge=0)
+    items: int = Field(ge=1)
+    outcomes: tuple[float, ...] = ()
+    truncation_rate: float | None = None
+    output_tokens: float | None = None
+    protocol: str
+
+
+def macro_average(objectives: tuple[Objective, ...], measurements: tuple[Measurement, ...], split: Split) -> float | None:
+    """Return the weighted mean over the objectives, higher is better, or None when one was not measured on `split`."""
+    found = _values(objectives, measurements, split)
+    if found is None:
+        return None
+    total = math.fsum(o.weight for o in objectives)
+    return math.fsum(-o.weight * o.loss(m.value) for o, m in zip(objectives, found, strict=True)) / total
+
+
+def macro_standard_error(
+    objectives: tuple[Objective, ...], measurements: tuple[Measurement, ...], split: Split
+) -> float | None:
+    """Return the standard error of the macro-average, the objectives' errors taken as independent."""
+    found = _values(objectives, measurements, split)
+    if found is None or any(m.standard_error is None for o, m in zip(objectives, found, strict=True) if o.weight):
+        return None
+    total = math.fsum(o.weight for o in objectives)
+    return math.hypot(*(o.weight * (m.standard_error or 0.0) / total for o, m in zip(objectives, found, strict=True)))
+
+
+def _values(
+    objectives: tuple[Objective, ...], measurements: tuple[Measurement, ...], split: Split
+) -> list[Measurement] | None:
+    by_name = {m.objective: m for m in measurements if m.split == split}
+    if any(o.name not in by_name for o in objectives):
+        return None
+    return [by_name[o.name] for o in objectives]

@@ -1,0 +1,99 @@
+"""The pool: which checkpoints are merged, as asked for (`PoolSpec`) and as found (`Pool`)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from campaigns.noun import Noun, canonical_digest
+
+MAX_CHECKPOINTS = 64
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class CheckpointSpec(Noun):
+    """One checkpoint: a short name and where it lies, a directory or a repository of the hub."""
+
+    name: Name
+    path: str | None = Field(None, description="Directory with safetensors, under a configured model root")
+    hub: str | None = Field(None, description="Hub repository, `owner/name`, on the operator's allow list")
+    revision: str | None = Field(None, description="Branch, tag or commit of the hub repository")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "CheckpointSpec":
+        if (self.path is None) == (self.hub is None):
+            raise PydanticCustomError("place", "give exactly one of path and hub", {"field": "path", "value": self.path})
+        if self.revision is not None and self.hub is None:
+            raise PydanticCustomError("place", "revision goes with hub only", {"field": "revision"})
+        return self
+
+
+class PoolSpec(Noun):
+    """The checkpoints to merge, in order, and the base that task vectors are taken from."""
+
+    checkpoints: tuple[CheckpointSpec, ...] = Field(min_length=2, max_length=MAX_CHECKPOINTS)
+    base: CheckpointSpec | None = None
+    dtype: Dtype | None = Field(None, description="Type of merged tensors; default: that of the first checkpoint")
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> "PoolSpec":
+        seen: set[str] = set()
+        for index, checkpoint in enumerate(self.checkpoints):
+            if checkpoint.name in seen:
+                context = {"field": f"checkpoints.{index}.name", "value": checkpoint.name}
+                raise PydanticCustomError("duplicate", "two checkpoints have this name", context)
+            seen.add(checkpoint.name)
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the checkpoints, in order, the base left out."""
+        return tuple(checkpoint.name for checkpoint in self.checkpoints)
+
+
+class Checkpoint(Noun):
+    """A checkpoint that was found, read through once and fits its pool.
+
+    `digest` is the sha256 (hex) over its weight, configuration and tokenizer files; `stamp` is a digest of their
+    names, sizes and modification times, so that a change on disk is noticed without reading the files again.
+    """
+
+    name: str
+    path: str
+    digest: str
+    stamp: str
+    size_bytes: int
+
+
+class Pool(Noun):
+    """Checkpoints that fit together. `template` is the checkpoint whose configuration and tokenizer merges get."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    base: Checkpoint | None
+    dtype: Dtype
+    architecture: str
+    parameter_count: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the checkpoints, in order, the base left out."""
+        return tuple(checkpoint.name for checkpoint in self.checkpoints)
+
+    @property
+    def template(self) -> Checkpoint:
+        """The base if there is one, else the first checkpoint."""
+        return self.base or self.checkpoints[0]
+
+    @property
+    def digest(self) -> str:
+        """The identity of the pool's content: digests and order, not names or places."""
+        return canonical_digest(
+            _PoolContent(checkpoints=tuple(c.digest for c in self.checkpoints), base=self.base and self.base.digest)
+        )
+
+
+class _PoolContent(Noun):
+    checkpoints: tuple[str, ...]
+    base: str | None

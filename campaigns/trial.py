@@ -1,0 +1,67 @@
+"""The trial: one candidate, from the moment it is chosen to its measurements."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from campaigns.noun import Noun
+from campaigns.objectives import Measurement, Split
+from campaigns.recipe import Recipe
+from campaigns.states import TrialState
+
+Point = tuple[float, ...]
+Kind = Literal["parent", "soup", "candidate"]
+
+
+class Candidate(Noun):
+    """A point of the search space with its named parameters and the recipe that they make.
+
+    `point` lies in the unit cube [0, 1]^n; a baseline that the space cannot reach has the nearest point it can.
+    `label` names a baseline: the parent's name, or "uniform soup".
+    """
+
+    kind: Kind = "candidate"
+    label: str | None = None
+    point: tuple[float, ...]
+    parameters: dict[str, float]
+    recipe: Recipe
+
+
+class Timing(Noun):
+    """Where an evaluation's seconds went, measured on the actor. `model` is inside the model's own forward and generate."""
+
+    merge_seconds: float = Field(ge=0)
+    model_seconds: float = Field(ge=0)
+    total_seconds: float = Field(ge=0)
+
+
+class Evaluated(Noun):
+    """What an actor reports of a candidate that could be scored on one split."""
+
+    measurements: tuple[Measurement, ...] = Field(min_length=1)
+    timing: Timing
+
+
+class Trial(Noun):
+    """One candidate of a campaign. `number` counts from 0 in the order of asking; `attempts` counts starts."""
+
+    id: str
+    campaign_id: str
+    number: int
+    candidate: Candidate
+    state: TrialState
+    attempts: int = 0
+    actor: str | None = None
+    reason: str | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    told: int | None = Field(None, description="Position in the order in which results arrived, from 0")
+    hypervolume: float | None = Field(None, description="Of the search front, once this trial had been told")
+    measurements: tuple[Measurement, ...] = ()
+    timings: dict[Split, Timing] = {}
+
+    def value(self, objective: str, split: Split) -> float | None:
+        """Return the measured value, or None when there is none."""
+        return next((m.value for m in self.measurements if m.objective == objective and m.split == split), None)
