@@ -141,16 +141,18 @@ class ActorDied(Fault):
     """The process that held the trial is gone."""
 
 
-def from_validation(
-    error: ValidationError, root: str = "", kind: type[InvalidInput] = InvalidSpec
-) -> InvalidInput:
+def from_validation(error: ValidationError, root: str = "", kind: type[InvalidInput] = InvalidSpec) -> InvalidInput:
     """Turn pydantic's error into ours: dotted field paths, the value, pydantic's message.
 
-    Nouns that check several fields together raise `PydanticCustomError` with a `field` in its
-    context, which then extends the path.
+    Nouns that check several fields together raise what `wrong` returns, whose field then
+    extends the path.
     """
     errors = []
-    for found in error.errors():
+    found_errors = error.errors()
+    places = [found["loc"] for found in found_errors]
+    for found in found_errors:
+        if found["type"] == "too_short" and any(_lies_within(place, found["loc"]) for place in places):
+            continue  # pydantic does not count the wrong items of a sequence, and calls it too short as well
         context = found.get("ctx", {})
         path = [root, *_without_tags(found["loc"]), str(context.get("field", ""))]
         field = ".".join(part for part in path if part) or "spec"
@@ -162,3 +164,7 @@ def from_validation(
 def _without_tags(location: tuple[int | str, ...]) -> list[str]:
     """Drop the tags that pydantic puts after a tagged union: users never wrote `space.linear.bounds`."""
     return [str(part) for i, part in enumerate(location) if i != 1 or location[0] not in TAGGED_FIELDS]
+
+
+def _lies_within(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(place) > len(outer) and place[: len(outer)] == outer

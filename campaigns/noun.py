@@ -5,6 +5,7 @@ import json
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
 
 
 class Noun(BaseModel):
@@ -21,3 +22,10 @@ def canonical_digest(noun: Noun) -> str:
     """Return the sha256 (hex) of the noun's canonical JSON: sorted keys, no spaces, shortest floats."""
     text = json.dumps(noun.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def wrong(field: str, value: object, message: str, allowed: str | None = None) -> PydanticCustomError:
+    """Return what a validator raises about `field`, a dotted path from its own noun on; "" is the noun itself."""
+    return PydanticCustomError(
+        "wrong", "{message}", {"message": message, "field": field, "value": value, "allowed": allowed}
+    )

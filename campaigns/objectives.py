@@ -57,7 +57,9 @@ class Measurement(Noun):
     protocol: str
 
 
-def macro_average(objectives: tuple[Objective, ...], measurements: tuple[Measurement, ...], split: Split) -> float | None:
+def macro_average(
+    objectives: tuple[Objective, ...], measurements: tuple[Measurement, ...], split: Split
+) -> float | None:
     """Return the weighted mean over the objectives, higher is better, or None when one was not measured on `split`."""
     found = _values(objectives, measurements, split)
     if found is None:

@@ -3,9 +3,8 @@
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
 
-from campaigns.noun import Noun, canonical_digest
+from campaigns.noun import Noun, canonical_digest, wrong
 
 MAX_CHECKPOINTS = 64
 
@@ -24,9 +23,9 @@ class CheckpointSpec(Noun):
     @model_validator(mode="after")
     def _one_place(self) -> "CheckpointSpec":
         if (self.path is None) == (self.hub is None):
-            raise PydanticCustomError("place", "give exactly one of path and hub", {"field": "path", "value": self.path})
+            raise wrong("path", self.path, "give exactly one of path and hub")
         if self.revision is not None and self.hub is None:
-            raise PydanticCustomError("place", "revision goes with hub only", {"field": "revision"})
+            raise wrong("revision", self.revision, "revision goes with hub only")
         return self
 
 
@@ -42,8 +41,7 @@ class PoolSpec(Noun):
         seen: set[str] = set()
         for index, checkpoint in enumerate(self.checkpoints):
             if checkpoint.name in seen:
-                context = {"field": f"checkpoints.{index}.name", "value": checkpoint.name}
-                raise PydanticCustomError("duplicate", "two checkpoints have this name", context)
+                raise wrong(f"checkpoints.{index}.name", checkpoint.name, "two checkpoints have this name")
             seen.add(checkpoint.name)
         return self
 

@@ -4,14 +4,13 @@ import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
 
-from campaigns.noun import Noun
+from campaigns.noun import Noun, wrong
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     if not bounds[0] < bounds[1]:
-        raise PydanticCustomError("bounds", "the lower bound must be below the upper bound")
+        raise wrong("", bounds, "the lower bound must be below the upper bound")
     return bounds
 
 
@@ -35,7 +34,7 @@ class _Weights(Noun):
             for name in group:
                 if name in grouped or name in self.freeze:
                     message = "a checkpoint may be in one group only, and not frozen as well"
-                    raise PydanticCustomError("groups", message, {"field": f"groups.{index}", "value": name})
+                    raise wrong(f"groups.{index}", name, message)
                 grouped.add(name)
         return self
 
@@ -66,12 +65,11 @@ class LinearSpace(_Weights):
         if self.normalize == "sum":
             for field, bounds in (("bounds", self.bounds), *((f"bounds_of.{n}", b) for n, b in self.bounds_of.items())):
                 if bounds is not None and bounds[0] < 0:
-                    message = "with normalize 'sum' the lower bound must be at least 0"
-                    raise PydanticCustomError("bounds", message, {"field": field, "value": bounds})
+                    raise wrong(field, bounds, "with normalize 'sum' the lower bound must be at least 0")
         total = math.fsum(self.freeze.values())
         if self.normalize != "free" and (total >= 1 or any(weight < 0 for weight in self.freeze.values())):
             message = "frozen weights must be at least 0 and sum to less than 1 unless normalize is 'free'"
-            raise PydanticCustomError("freeze", message, {"field": "freeze", "value": self.freeze})
+            raise wrong("freeze", self.freeze, message)
         return self
 
 

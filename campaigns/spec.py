@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from campaigns.errors import from_validation
-from campaigns.noun import Noun
-from campaigns.objectives import Objective
+from campaigns.noun import Noun, wrong
+from campaigns.objectives import Objective, Split
 from campaigns.pools import PoolSpec
 from campaigns.spaces import LinearSpace, Space
 from campaigns.strategies import Nsga2Search, Strategy
@@ -63,18 +62,26 @@ class CampaignSpec(Noun):
     resources: Resources = Resources()
     seed: int = Field(0, ge=0, lt=2**32)
 
+    def items(self, objective: Objective, split: Split) -> int | None:
+        """Return how many items of `split` the objective is scored on; None means all that remain."""
+        if split == "search":
+            return objective.search_items or self.evaluation.search_items
+        return self.evaluation.holdout_items if objective.holdout_items is None else objective.holdout_items
+
+    @property
+    def has_holdout(self) -> bool:
+        """Whether any objective keeps items for the final front."""
+        return any(self.items(objective, "holdout") != 0 for objective in self.objectives)
+
     @model_validator(mode="after")
     def _space_fits_pool(self) -> "CampaignSpec":
         if self.space.kind == "task_arithmetic" and self.pool.base is None:
-            message = "method 'task_arithmetic' needs a base checkpoint"
-            raise PydanticCustomError("base", message, {"field": "pool.base", "value": None})
+            raise wrong("pool.base", None, "method 'task_arithmetic' needs a base checkpoint")
         for field, name in self.space.named_checkpoints():
             if name not in self.pool.names:
-                context = {"field": f"space.{field}", "value": name, "allowed": ", ".join(self.pool.names)}
-                raise PydanticCustomError("name", "no checkpoint of the pool has this name", context)
+                raise wrong(f"space.{field}", name, "no checkpoint has this name", ", ".join(self.pool.names))
         if len(self.space.freeze) == len(self.pool.names):
-            context = {"field": "space.freeze", "value": dict(self.space.freeze)}
-            raise PydanticCustomError("freeze", "at least one checkpoint must be left to vary", context)
+            raise wrong("space.freeze", self.space.freeze, "at least one checkpoint must be left to vary")
         return self
 
     @model_validator(mode="after")
@@ -83,15 +90,13 @@ class CampaignSpec(Noun):
         names: set[str] = set()
         for index, objective in enumerate(self.objectives):
             if objective.name in names:
-                context = {"field": f"objectives.{index}", "value": objective.name}
-                raise PydanticCustomError("duplicate", "this objective is listed twice", context)
+                raise wrong(f"objectives.{index}", objective.name, "this objective is listed twice")
             names.add(objective.name)
             if fewshot.setdefault(objective.task, objective.num_fewshot) != objective.num_fewshot:
-                context = {"field": f"objectives.{index}.num_fewshot", "value": objective.num_fewshot}
-                raise PydanticCustomError("fewshot", "objectives of one task must agree on this", context)
+                field = f"objectives.{index}.num_fewshot"
+                raise wrong(field, objective.num_fewshot, "objectives of one task must agree on this")
         if not any(objective.weight for objective in self.objectives):
-            context = {"field": "objectives.0.weight", "value": 0}
-            raise PydanticCustomError("weight", "at least one objective needs a weight above 0", context)
+            raise wrong("objectives.0.weight", 0, "at least one objective needs a weight above 0")
         return self
 
 

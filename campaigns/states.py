@@ -5,7 +5,6 @@ from typing import TypeVar
 
 from campaigns.errors import IllegalTransition
 
-
 State = TypeVar("State", bound=StrEnum)
 Step = TypeVar("Step", bound=StrEnum)
 

@@ -24,7 +24,9 @@ class Nsga2Search(Noun):
 
     kind: Literal["nsga2"] = "nsga2"
     population_size: int = Field(24, ge=4, le=1000)
-    initial_points: int | None = Field(None, ge=1, le=1000, description="Sobol points first; default: half a population")
+    initial_points: int | None = Field(
+        None, ge=1, le=1000, description="Sobol points first; default: half a population"
+    )
     crossover_eta: float = Field(15.0, gt=0, description="Distribution index of simulated binary crossover")
     mutation_eta: float = Field(20.0, gt=0, description="Distribution index of polynomial mutation")
 

@@ -29,7 +29,7 @@ class Candidate(Noun):
 
 
 class Timing(Noun):
-    """Where an evaluation's seconds went, measured on the actor. `model` is inside the model's own forward and generate."""
+    """Where an evaluation's seconds went, on the actor. `model` is time inside the model's own forward and generate."""
 
     merge_seconds: float = Field(ge=0)
     model_seconds: float = Field(ge=0)
