@@ -1,0 +1,1 @@
+"""Who chooses next, and the loop: strategies, the front, executors and the worker."""

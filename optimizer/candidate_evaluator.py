@@ -1,0 +1,74 @@
+"""One live model with its pool and its tasks: where merging and scoring meet."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from campaigns.errors import BadCandidate
+from campaigns.noun import Noun
+from campaigns.objectives import Objective
+from campaigns.pools import Pool
+from campaigns.spec import CampaignSpec, Evaluation
+from campaigns.trial import Evaluated, Timing
+from evaluators.lm_evaluator import LmEvaluator
+from merging.live import LiveModel
+from merging.pool_files import PoolFiles
+from optimizer.jobs import Faulted, Infeasible, Job, JobResult, Scored
+
+
+class EvaluationSetup(Noun):
+    """Everything that an actor needs to score the candidates of one campaign."""
+
+    pool: Pool
+    objectives: tuple[Objective, ...]
+    evaluation: Evaluation
+    seed: int
+    task_folders: tuple[str, ...] = ()
+    threads: int = 1
+    device: str = "cpu"
+
+
+def evaluation_setup(spec: CampaignSpec, pool: Pool, task_folders: tuple[str, ...]) -> EvaluationSetup:
+    """Return what an actor of this campaign needs: a GPU if the spec gives it a share of one, else CPU threads."""
+    return EvaluationSetup(
+        pool=pool,
+        objectives=spec.objectives,
+        evaluation=spec.evaluation,
+        seed=spec.seed,
+        task_folders=task_folders,
+        threads=spec.resources.cpus_per_actor,
+        device="cuda" if spec.resources.gpus_per_actor > 0 else "cpu",
+    )
+
+
+class CandidateEvaluator:
+    """Merges each candidate into one resident model and scores it there. Tasks and requests are built once."""
+
+    def __init__(self, setup: EvaluationSetup) -> None:
+        torch.set_num_threads(setup.threads)
+        files = PoolFiles(setup.pool)
+        self._live = LiveModel(files, setup.pool.dtype, setup.device)
+        folders = [Path(folder) for folder in setup.task_folders]
+        self._evaluator = LmEvaluator(setup.objectives, setup.evaluation, setup.seed, folders)
+        self._evaluator.prepare(self._live.model, self._live.tokenizer)
+
+    def evaluate(self, job: Job) -> JobResult:
+        """Return the job's result. Whatever goes wrong beside the candidate is a fault, and never a score."""
+        try:
+            return JobResult(job=job, outcome=Scored(evaluated=self._score(job)))
+        except BadCandidate as error:
+            return JobResult(job=job, outcome=Infeasible(reason=str(error)))
+        except Exception as error:  # the edge of the actor: a fault of any kind is reported, not raised
+            return JobResult(job=job, outcome=Faulted(reason=f"{type(error).__name__}: {error}"))
+
+    def _score(self, job: Job) -> Evaluated:
+        started = time.perf_counter()
+        merge_seconds = self._live.write(job.recipe)
+        scores = self._evaluator.evaluate(job.split)
+        timing = Timing(
+            merge_seconds=merge_seconds,
+            model_seconds=scores.model_seconds,
+            total_seconds=time.perf_counter() - started,
+        )
+        return Evaluated(measurements=scores.measurements, timing=timing)

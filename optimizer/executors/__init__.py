@@ -1,0 +1,1 @@
+"""Where jobs run: in this process (`LocalExecutor`) or on Ray actors (`RayExecutor`)."""

@@ -1,0 +1,195 @@
+"""The loop: ask, merge, score, tell, remember; from wherever the database says that the campaign stands.
+
+It imports no Ray and holds no truth: every step is one transaction of the store, and a loop that starts again after a
+crash finds what was queued, running and told. Work is handed out in this order: queued trials (baselines first, then
+what must be run again), new candidates, holdout scoring.
+"""
+
+import logging
+from collections.abc import Callable
+
+from campaigns.campaign import Campaign
+from campaigns.errors import Fault, IllegalTransition
+from campaigns.states import CampaignState, CampaignStep, TrialState
+from campaigns.trial import Candidate, Evaluated, Trial
+from optimizer.executors.executor import Executor
+from optimizer.jobs import Faulted, Infeasible, Job, JobResult
+from optimizer.strategies import Strategy
+from optimizer.trial_book import TrialBook
+from search_spaces import SearchSpace
+from storage import Lease, Store
+
+WAIT_SECONDS = 0.5
+MAX_DUPLICATE_ASKS = 100
+MAX_CONSECUTIVE_FAULTS = 12
+
+logger = logging.getLogger(__name__)
+
+
+class SearchLoop:
+    """Runs one leased campaign on one executor until there is nothing more to do for now."""
+
+    def __init__(  # noqa: PLR0913  one argument per part of the loop
+        self,
+        store: Store,
+        lease: Lease,
+        executor: Executor,
+        strategy: Strategy,
+        space: SearchSpace,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._store = store
+        self._lease = lease
+        self._executor = executor
+        self._strategy = strategy
+        self._space = space
+        self._should_stop = should_stop
+        self._campaign = store.campaign(lease.campaign_id)
+        self._book = TrialBook(self._campaign.spec)
+        self._in_flight: dict[str, Job] = {}
+        self._holdout_faults: dict[str, int] = {}
+        self._consecutive_faults = 0
+        self._exhausted = False
+
+    def run(self) -> Campaign:
+        """Go on with the campaign; return it once it is final, paused with nothing running, or told to stop.
+
+        Raises `LeaseLost` when another worker took over and `Fault` when nothing but faults comes back.
+        """
+        self._recover()
+        while True:
+            state = self._refresh()
+            if self._should_stop() or state.is_final or (state is CampaignState.PAUSED and not self._in_flight):
+                return self._campaign
+            try:
+                self._turn()
+            except IllegalTransition:
+                if self._refresh() is state:
+                    raise  # else somebody moved the campaign in mid-turn: look again
+
+    def _refresh(self) -> CampaignState:
+        self._campaign = self._store.campaign(self._campaign.id)
+        return self._campaign.state
+
+    def _recover(self) -> None:
+        if self._campaign.state is CampaignState.QUEUED:
+            self._campaign = self._store.step(self._campaign.id, CampaignStep.START, lease=self._lease)
+        self._book.write(self._store.trials(self._campaign.id))
+        for trial in self._book.in_state(TrialState.RUNNING):
+            self._book.write([self._store.retry(self._lease, trial.id, "the worker that ran it is gone")])
+        if len(self._book) == 0:
+            self._book.write(self._store.add_trials(self._lease, self._baselines()))
+        state = self._store.strategy_state(self._campaign.id)
+        if state is not None:
+            self._strategy.restore(state, self._book.observations())
+
+    def _baselines(self) -> list[Candidate]:
+        wanted = self._campaign.spec.baselines
+        parents = range(len(self._campaign.pool.checkpoints)) if wanted.parents else range(0)
+        soups = [self._space.uniform_soup()] if wanted.uniform_soup else []
+        return [self._space.parent(index) for index in parents] + soups
+
+    def _turn(self) -> None:
+        while self._executor.free_slots > 0 and (job := self._next_job()) is not None:
+            self._submit(job)
+        if not self._in_flight and self._executor.free_slots > 0 and self._campaign.state is not CampaignState.PAUSED:
+            self._store.step(self._campaign.id, CampaignStep.FINISH, lease=self._lease)
+            return
+        for result in self._executor.wait(WAIT_SECONDS):
+            self._receive(result)
+
+    def _submit(self, job: Job) -> None:
+        self._in_flight[job.trial_id] = job
+        actor = self._executor.submit(job)
+        if job.split == "search":
+            self._book.write([self._store.start(self._lease, job.trial_id, actor)])
+
+    def _next_job(self) -> Job | None:
+        if self._campaign.state is CampaignState.PAUSED:
+            return None
+        trial = next(iter(self._book.in_state(TrialState.QUEUED)), None) or self._next_candidate()
+        if trial is not None:
+            return Job(trial_id=trial.id, recipe=trial.candidate.recipe, split="search")
+        if self._book.is_drained and self._campaign.search_finished_at is None:
+            self._store.finish_search(self._lease)
+            self._refresh()
+        return self._next_holdout()
+
+    def _next_candidate(self) -> Trial | None:
+        spent = self._book.candidate_count >= self._campaign.spec.budget.evaluations
+        if self._campaign.state is not CampaignState.RUNNING or spent or self._exhausted:
+            return None
+        candidate = self._ask()
+        if candidate is None:
+            self._exhausted = True
+            logger.warning("campaign %s: the strategy proposes no new recipe any more", self._campaign.id)
+            return None
+        trial = self._store.ask(self._lease, candidate, self._strategy.state())
+        self._book.write([trial])
+        return trial
+
+    def _ask(self) -> Candidate | None:
+        """Return a candidate whose recipe is new to this campaign, or None when the strategy has no more."""
+        for _ in range(MAX_DUPLICATE_ASKS):
+            candidate = self._space.candidate(self._strategy.ask(self._book.pending_points()))
+            if not self._book.has_recipe(candidate.recipe.digest):
+                return candidate
+        return None
+
+    def _next_holdout(self) -> Job | None:
+        """Baselines may be scored on the holdout items while the search drains; the front only after it."""
+        if not self._campaign.spec.has_holdout:
+            return None
+        front = self._book.summary().front if self._campaign.search_finished_at is not None else ()
+        for trial in self._book.awaiting_holdout(front):
+            given_up = self._holdout_faults.get(trial.id, 0) > self._campaign.spec.resources.retries
+            if trial.id not in self._in_flight and not given_up:
+                return Job(trial_id=trial.id, recipe=trial.candidate.recipe, split="holdout")
+        return None
+
+    def _receive(self, result: JobResult) -> None:
+        job, outcome = result.job, result.outcome
+        del self._in_flight[job.trial_id]
+        self._watch_for_faults(outcome)
+        if job.split == "holdout":
+            self._receive_holdout(result)
+        elif isinstance(outcome, Infeasible):
+            self._reject(job.trial_id, outcome.reason)
+        elif isinstance(outcome, Faulted):
+            self._retry_or_fail(job.trial_id, outcome.reason)
+        else:
+            self._tell(job.trial_id, outcome.evaluated)
+
+    def _tell(self, trial_id: str, evaluated: Evaluated) -> None:
+        told = self._book[trial_id].replace(state=TrialState.COMPLETE, measurements=evaluated.measurements)
+        self._strategy.tell(self._book.observation(told))
+        summary, state = self._book.summary_with(told), self._strategy.state()
+        self._book.write([self._store.tell(self._lease, trial_id, evaluated, state, summary)])
+
+    def _reject(self, trial_id: str, reason: str) -> None:
+        trial = self._book[trial_id].replace(state=TrialState.INFEASIBLE)
+        self._strategy.tell(self._book.observation(trial))
+        summary, state = self._book.summary_with(trial), self._strategy.state()
+        self._book.write([self._store.reject(self._lease, trial_id, reason, state, summary)])
+
+    def _retry_or_fail(self, trial_id: str, reason: str) -> None:
+        """A fault says nothing of the point: the strategy is never told of it."""
+        trial = self._book[trial_id]
+        if trial.attempts <= self._campaign.spec.resources.retries:
+            self._book.write([self._store.retry(self._lease, trial_id, reason)])
+            return
+        summary = self._book.summary_with(trial.replace(state=TrialState.FAILED))
+        self._book.write([self._store.fail(self._lease, trial_id, reason, summary)])
+
+    def _receive_holdout(self, result: JobResult) -> None:
+        trial_id, outcome = result.job.trial_id, result.outcome
+        if isinstance(outcome, Infeasible | Faulted):
+            self._holdout_faults[trial_id] = self._holdout_faults.get(trial_id, 0) + 1
+            logger.warning("trial %s could not be scored on the holdout items: %s", trial_id, outcome.reason)
+            return
+        self._book.write([self._store.add_holdout(self._lease, trial_id, outcome.evaluated)])
+
+    def _watch_for_faults(self, outcome: object) -> None:
+        self._consecutive_faults = self._consecutive_faults + 1 if isinstance(outcome, Faulted) else 0
+        if isinstance(outcome, Faulted) and self._consecutive_faults >= MAX_CONSECUTIVE_FAULTS:
+            raise Fault(f"{self._consecutive_faults} faults in a row; the last one: {outcome.reason}")

@@ -1,0 +1,39 @@
+"""Random search: uniform and independent draws, the baseline that every strategy must beat."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from campaigns.trial import Point
+from optimizer.strategies.strategy import Observation, check_observation
+
+
+class RandomSearch:
+    """Uniform draws from [0, 1]^n. Draw k comes from a generator of its own, seeded by (seed, k)."""
+
+    def __init__(self, dimensions: int, objectives: int, seed: int) -> None:
+        self._dimensions = dimensions
+        self._objectives = objectives
+        self._seed = seed
+        self._drawn = 0
+
+    def ask(self, pending: Sequence[Point]) -> Point:
+        """Return the next draw, whatever is pending."""
+        draw = np.random.default_rng([self._seed, self._drawn]).random(self._dimensions)
+        self._drawn += 1
+        return tuple(draw.tolist())
+
+    def tell(self, observation: Observation) -> None:
+        """Check the observation; draws depend on none."""
+        check_observation(observation, self._dimensions, self._objectives)
+
+    def state(self) -> dict[str, Any]:
+        """Return the number of draws."""
+        return {"drawn": self._drawn}
+
+    def restore(self, state: dict[str, Any], history: Sequence[Observation]) -> None:
+        """Go on after the draws already made."""
+        for observation in history:
+            self.tell(observation)
+        self._drawn = int(state["drawn"])
