@@ -41,7 +41,8 @@ class Objective(Noun):
 class Measurement(Noun):
     """One objective of one trial on one split of the items.
 
-    `outcomes` holds one number per item, in item order. `truncation_rate` is the share of generations that ended at the
+    `item_ids` are the indices of the items among the task's documents, as `lm_eval --samples` takes them; `outcomes` holds
+    one number for each, in that order. `truncation_rate` is the share of generations that ended at the
     length limit, `output_tokens` their mean length; both are None for tasks that generate nothing. Only measurements of
     an equal `protocol` (a digest of task, items, batch size, dtype and library versions) compare.
     """
@@ -51,6 +52,7 @@ class Measurement(Noun):
     value: float
     standard_error: float | None = Field(ge=0)
     items: int = Field(ge=1)
+    item_ids: tuple[int, ...] = ()
     outcomes: tuple[float, ...] = ()
     truncation_rate: float | None = None
     output_tokens: float | None = None

@@ -27,7 +27,7 @@ class Nsga2Search(Noun):
     initial_points: int | None = Field(
         None, ge=1, le=1000, description="Sobol points first; default: half a population"
     )
-    crossover_eta: float = Field(15.0, gt=0, description="Distribution index of simulated binary crossover")
+    crossover_eta: float = Field(2.0, gt=0, description="Distribution index of simulated binary crossover")
     mutation_eta: float = Field(20.0, gt=0, description="Distribution index of polynomial mutation")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from moocore import hv_approx  # type: ignore[import-untyped]  # pymoo's wrapper adds exact contributions: far too slow
+from moocore import hv_approx  # pymoo's wrapper of it adds exact contributions, which take hours
 from pymoo.indicators.hv import HV
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 

@@ -31,6 +31,7 @@ def measurement_rows(trial_id: str, evaluated: Evaluated) -> list[MeasurementRow
             split=measurement.split,
             objective=measurement.objective,
             position=position,
+            item_ids=list(measurement.item_ids),
             outcomes=list(measurement.outcomes),
             **{name: getattr(measurement, name) for name in NUMBERS},
         )
@@ -44,6 +45,7 @@ def measurement_noun(row: MeasurementRow, with_outcomes: bool) -> Measurement:
         {
             "objective": row.objective,
             "split": row.split,
+            "item_ids": row.item_ids if with_outcomes else (),
             "outcomes": row.outcomes if with_outcomes else (),
             **{name: getattr(row, name) for name in NUMBERS},
         }

@@ -15,6 +15,7 @@ class Row(DeclarativeBase):
     type_annotation_map = {
         datetime: UtcDateTime(),
         dict[str, Any]: JSON(none_as_null=True),
+        list[int]: JSON(),
         list[float]: JSON(),
         float: Double(),
     }
@@ -78,7 +79,7 @@ class TrialRow(Row):
 
 
 class MeasurementRow(Row):
-    """One objective of one trial on one split. `outcomes`, one number per item, is only loaded where asked for."""
+    """One objective of one trial on one split. Item ids and outcomes are only loaded where asked for."""
 
     __tablename__ = "measurements"
 
@@ -92,6 +93,7 @@ class MeasurementRow(Row):
     truncation_rate: Mapped[float | None]
     output_tokens: Mapped[float | None]
     protocol: Mapped[str] = mapped_column(PlainText(255))
+    item_ids: Mapped[list[int]] = mapped_column(deferred=True, deferred_raiseload=True)
     outcomes: Mapped[list[float]] = mapped_column(deferred=True, deferred_raiseload=True)
 
 

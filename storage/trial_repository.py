@@ -152,7 +152,7 @@ class TrialRepository:
     def _query(with_outcomes: bool = False) -> Select[TrialRow]:
         measurements = selectinload(TrialRow.measurements)
         if with_outcomes:
-            measurements = measurements.undefer(MeasurementRow.outcomes)
+            measurements = measurements.undefer(MeasurementRow.item_ids).undefer(MeasurementRow.outcomes)
         return select(TrialRow).options(measurements)
 
     def _row(self, campaign: CampaignRow, trial_id: str) -> TrialRow:

@@ -92,22 +92,13 @@ class CmaEs:
             while generation > 0 and len(self._results) < self._search.popsize:
                 self.tell(next(told))
             for _ in range(draws):
-                self._draw_again(generation)
-
-    def _draw_again(self, generation: int) -> None:
-        """Ask as before: the first draw of a generation starts or updates, the others must not."""
-        if len(self._draws) == generation + 1:
-            held, self._results = self._results, []
-            self.ask(())
-            self._results = held
-        else:
-            self.ask(())
+                self.ask(())  # the first of a generation updates, as it did; for the others too few results are in
 
     def _start(self) -> None:
         start = self._best_told[1] if self._best_told else (0.5,) * self._dimensions
         options = {
-            "seed": np.nan,  # else cma seeds and draws from numpy's global generator
-            "randn": np.random.RandomState(self._seed).randn,
+            "seed": np.nan,  # none: seeding is for numpy's global generator,
+            "randn": np.random.RandomState(self._seed).randn,  # from which cma would draw without this
             "bounds": [0.0, 1.0],
             "CMA_mirrors": 0,
             "verbose": -10,  # silent, and no signals file is looked for

@@ -285,7 +285,7 @@ def test_huge_bounds_do_not_overflow() -> None:
 
 def test_no_weight_is_a_negative_zero() -> None:
     """-0.0 equals 0.0 but has another JSON, and would give an equal merge another digest."""
-    space = build({"kind": "linear", "normalize": "free", "bounds": (-1.0, 0.0), "freeze": {"law": -0.0}})
+    space = build({"kind": "linear", "normalize": "free", "bounds": (-1.0, -0.0), "freeze": {"law": -0.0}})
     found = weights(space.candidate((1.0,) * space.dimensions))
     assert [math.copysign(1.0, weight) for weight in found] == [1.0] * K
 

@@ -75,6 +75,7 @@ def evaluated() -> Evaluated:
         value=0.1 + 0.2,
         standard_error=0.05,
         items=3,
+        item_ids=(4, 7, 9),
         outcomes=(1, 0, 1),
         protocol="p" * 64,
     )

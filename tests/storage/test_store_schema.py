@@ -90,6 +90,7 @@ def test_a_saved_database_is_upgraded_and_used(
     assert store.strategy_state(campaign.id) == {"generator": 2**100}
     told = store.trial("savedaaa-0")
     assert told.value("sums/acc", "search") == 0.1 + 0.2
+    assert told.measurements[0].item_ids == (4, 7, 9)
     assert told.measurements[0].outcomes == (1.0, 0.0, 1.0)
     assert [event.id for event in store.events(campaign.id)] == list(range(1, 10))
 

@@ -84,6 +84,7 @@ def _measurements() -> None:
         sa.Column("truncation_rate", sa.Double()),
         sa.Column("output_tokens", sa.Double()),
         sa.Column("protocol", sa.String(255), nullable=False),
+        sa.Column("item_ids", sa.JSON(), nullable=False),
         sa.Column("outcomes", sa.JSON(), nullable=False),
     )
 
