@@ -37,9 +37,12 @@ class Timing(Noun):
 
 
 class Evaluated(Noun):
-    """What an actor reports of a candidate that could be scored on one split."""
+    """What an actor reports of a candidate that could be scored on one split.
 
-    measurements: tuple[Measurement, ...] = Field(min_length=1)
+    On the holdout split an objective may have no items left, and then no measurement.
+    """
+
+    measurements: tuple[Measurement, ...]
     timing: Timing
 
 

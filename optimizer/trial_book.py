@@ -78,5 +78,5 @@ class TrialBook:
             trial
             for trial in self.in_state(TrialState.COMPLETE)
             if (trial.candidate.kind != "candidate" or trial.id in members)
-            and not any(measurement.split == "holdout" for measurement in trial.measurements)
+            and "holdout" not in trial.timings
         ]

@@ -286,3 +286,16 @@ def test_a_space_with_few_recipes_ends_early_instead_of_asking_for_ever(store):
     campaign = launch(store, space=frozen)
     assert loop(store, lease_of(store), Recording()).run().state is CampaignState.COMPLETE
     assert all(t.candidate.kind != "candidate" for t in store.trials(campaign.id))
+
+
+def test_a_campaign_whose_search_takes_every_item_ends_without_holdout_scores(store):
+    campaign = launch(store)
+
+    def nothing_left(count, job):
+        if job.split == "holdout":
+            timing = Timing(merge_seconds=0, model_seconds=0, total_seconds=0)
+            return JobResult(job=job, outcome=Scored(evaluated=Evaluated(measurements=(), timing=timing)))
+        return None
+
+    assert loop(store, lease_of(store), Recording(nothing_left)).run().state is CampaignState.COMPLETE
+    assert all(m.split == "search" for trial in store.trials(campaign.id) for m in trial.measurements)
