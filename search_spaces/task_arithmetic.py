@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from campaigns.pools import Pool
-from campaigns.recipe import Recipe, TaskArithmeticMerge
+from campaigns.recipe import LinearMerge, Recipe, TaskArithmeticMerge
 from campaigns.spaces import Space, TaskArithmeticSpace
 from campaigns.trial import Candidate, Kind, Point
 from search_spaces.coordinates import Coordinate, checked_point, coordinates
@@ -21,6 +21,7 @@ class TaskArithmeticWeights:
             raise ValueError("task arithmetic needs a pool with a base")
         self._pool = pool
         self._base_digest = pool.base.digest
+        self._sources = tuple(checkpoint.digest for checkpoint in pool.checkpoints)
         self._coordinates = coordinates(space, pool.names, space.bounds)
         self._scale = Coordinate(SCALE, space.scale) if isinstance(space.scale, tuple) else float(space.scale)
         weight_names = tuple(coordinate.name for coordinate in self._coordinates.free)
@@ -36,29 +37,31 @@ class TaskArithmeticWeights:
         point = checked_point(point, self.names)
         weights = self._coordinates.raw(point[: len(self._coordinates.free)])
         scale = self._scale.raw(point[-1]) if isinstance(self._scale, Coordinate) else self._scale
-        return self._made("candidate", None, point, weights, scale)
+        recipe = Recipe(
+            method=TaskArithmeticMerge(weights=tuple(weights), scale=scale),
+            sources=self._sources,
+            base=self._base_digest,
+            dtype=self._pool.dtype,
+        )
+        return Candidate(kind="candidate", point=point, parameters=self._parameters(weights, scale), recipe=recipe)
 
     def parent(self, index: int) -> Candidate:
-        """Return the base with task vector `index` alone, scale 1: the checkpoint itself; see `SearchSpace.parent`."""
-        one_hot = [float(other == index) for other in range(len(self._pool.checkpoints))]
-        return self._made("parent", self._pool.names[index], self._nearest(one_hot), one_hot, 1.0)
+        """Return checkpoint `index` itself, bit for bit: task vector `index` alone at scale 1, without the rounding."""
+        one_hot = [float(other == index) for other in range(len(self._sources))]
+        return self._baseline("parent", self._pool.names[index], one_hot)
 
     def uniform_soup(self) -> Candidate:
-        """Return the average of the task vectors, scale 1: the average of the checkpoints."""
-        count = len(self._pool.checkpoints)
-        uniform = [1.0 / count] * count
-        return self._made("soup", UNIFORM_SOUP, self._nearest(uniform), uniform, 1.0)
+        """Return the average of the checkpoints, which is that of the task vectors at scale 1."""
+        return self._baseline("soup", UNIFORM_SOUP, [1.0 / len(self._sources)] * len(self._sources))
+
+    def _baseline(self, kind: Kind, label: str, weights: Sequence[float]) -> Candidate:
+        recipe = Recipe(method=LinearMerge(weights=tuple(weights)), sources=self._sources, dtype=self._pool.dtype)
+        point, parameters = self._nearest(weights), self._parameters(weights, 1.0)
+        return Candidate(kind=kind, label=label, point=point, parameters=parameters, recipe=recipe)
 
     def _nearest(self, weights: Sequence[float]) -> Point:
         point = self._coordinates.nearest(weights)
         return (*point, self._scale.unit(1.0)) if isinstance(self._scale, Coordinate) else point
 
-    def _made(self, kind: Kind, label: str | None, point: Point, weights: Sequence[float], scale: float) -> Candidate:
-        recipe = Recipe(
-            method=TaskArithmeticMerge(weights=tuple(weights), scale=scale),
-            sources=tuple(checkpoint.digest for checkpoint in self._pool.checkpoints),
-            base=self._base_digest,
-            dtype=self._pool.dtype,
-        )
-        parameters = {**self._coordinates.parameters(weights), SCALE: scale}
-        return Candidate(kind=kind, label=label, point=point, parameters=parameters, recipe=recipe)
+    def _parameters(self, weights: Sequence[float], scale: float) -> dict[str, float]:
+        return {**self._coordinates.parameters(weights), SCALE: scale}

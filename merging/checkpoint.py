@@ -1,0 +1,166 @@
+"""A checkpoint directory, opened lazily: headers are read and checked, tensors are views of the page cache."""
+
+import json
+import mmap
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from campaigns.errors import FieldError, InvalidCheckpoint, field_error
+from merging.dtypes import COPIED, MERGED, TORCH_DTYPES
+from merging.safetensors_header import CorruptHeader, TensorInfo, read_header
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+COMPANIONS = ("generation_config.json", *TOKENIZER_FILES)
+"""What a merge takes from its template beside the configuration."""
+
+
+class CheckpointFiles:
+    """The files of one checkpoint.
+
+    `tensors` maps every tensor's name to where it lies, in the order of the shards and of the bytes in them; `shards`
+    are the safetensors files, `files` all files that determine the model, by name.
+    Raises `InvalidCheckpoint`, with `field` and everything that is wrong, for a directory without safetensors (pickles
+    are named as such), a missing or unreadable configuration, missing shards, truncated or corrupt files, and tensors
+    of types that cannot be merged.
+    """
+
+    def __init__(self, path: Path, field: str = "path") -> None:
+        self.path = path
+        self.field = field
+        self.tensors: dict[str, TensorInfo] = {}
+        self._maps: dict[Path, mmap.mmap] = {}
+        errors: list[FieldError] = []
+        if not path.is_dir():
+            raise InvalidCheckpoint([field_error(field, str(path), "there is no such directory", "a model directory")])
+        self.config = self._read_json(CONFIG, errors)
+        if "quantization_config" in self.config:
+            allowed = "unquantized checkpoints"
+            value = self.config["quantization_config"]
+            errors.append(field_error(field, value, f"{path.name} is quantized and cannot be merged", allowed))
+        promised = self._promised_tensors(errors)
+        self.shards = sorted(self.path / name for name in promised)
+        for shard in self.shards:
+            self._add_shard(shard, promised[shard.name], errors)
+        if errors:
+            raise InvalidCheckpoint(errors)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The weight, configuration and tokenizer files that are there, by name, sorted."""
+        try:
+            present = {file.name for file in self.path.iterdir()}
+        except FileNotFoundError:
+            return {}
+        wanted = {CONFIG, INDEX, *COMPANIONS, *(shard.name for shard in self.shards)}
+        return {name: self.path / name for name in sorted(wanted & present)}
+
+    @property
+    def merged_tensors(self) -> dict[str, TensorInfo]:
+        """The tensors that are merged: those of a floating type."""
+        return {name: tensor for name, tensor in self.tensors.items() if tensor.dtype in MERGED}
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return a tensor as a view of the page cache, without a copy. Writing to it never reaches the file."""
+        found = self.tensors[name]
+        return self.flat(found.file, found.dtype, found.start, found.count).view(found.shape)
+
+    def flat(self, file: Path, dtype: str, start: int, count: int) -> torch.Tensor:
+        """Return `count` elements from byte `start` of `file` as a 1-D view of the page cache."""
+        if count == 0:
+            return torch.empty(0, dtype=TORCH_DTYPES[dtype])
+        return torch.frombuffer(self._map(file), dtype=TORCH_DTYPES[dtype], offset=start, count=count)
+
+    def _map(self, file: Path) -> mmap.mmap:
+        if file not in self._maps:
+            with file.open("rb") as stream:
+                # Copy on write, as torch warns about buffers that are read-only; nobody writes.
+                self._maps[file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        return self._maps[file]
+
+    def _read_json(self, name: str, errors: list[FieldError]) -> dict[str, Any]:
+        file = self.path / name
+        try:
+            document = json.loads(file.read_bytes())
+        except FileNotFoundError:
+            errors.append(field_error(self.field, str(self.path), f"the directory has no {name}"))
+            return {}
+        except (OSError, ValueError) as error:
+            errors.append(field_error(self.field, str(file), f"{name} cannot be read as JSON ({error})"))
+            return {}
+        if not isinstance(document, dict):
+            errors.append(field_error(self.field, str(file), f"{name} does not hold a JSON object"))
+            return {}
+        return document
+
+    def _promised_tensors(self, errors: list[FieldError]) -> dict[str, set[str]]:
+        """Return the names of the tensors that each shard must hold; a single file need not promise any."""
+        if (self.path / SINGLE).is_file():
+            return {SINGLE: set()}
+        if (self.path / INDEX).is_file():
+            return self._read_index(errors)
+        pickles = sorted(file.name for pattern in PICKLES for file in self.path.glob(pattern))
+        message = "the directory has no weights"
+        if pickles:
+            message = f"weights are pickled, which can run code when they are loaded: {', '.join(pickles)}"
+        allowed = f"{SINGLE}, or {INDEX} and its shards"
+        errors.append(field_error(self.field, str(self.path), message, allowed))
+        return {}
+
+    def _read_index(self, errors: list[FieldError]) -> dict[str, set[str]]:
+        weight_map = self._read_json(INDEX, errors).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            errors.append(
+                field_error(self.field, weight_map, f"{INDEX} has no weight_map", "file names by tensor name")
+            )
+            return {}
+        promised: dict[str, set[str]] = {}
+        for tensor, shard in weight_map.items():
+            promised.setdefault(str(shard), set()).add(tensor)
+        return {name: tensors for name, tensors in promised.items() if self._is_shard(name, errors)}
+
+    def _is_shard(self, name: str, errors: list[FieldError]) -> bool:
+        file = self.path / name
+        if Path(name).name != name or file.suffix != ".safetensors":
+            allowed = "names of .safetensors files in the same directory"
+            errors.append(field_error(self.field, name, f"{INDEX} names a file that is not allowed", allowed))
+            return False
+        if not file.is_file():
+            errors.append(field_error(self.field, str(file), "a shard that the index names is missing"))
+            return False
+        return True
+
+    def _add_shard(self, shard: Path, promised: set[str], errors: list[FieldError]) -> None:
+        try:
+            header = read_header(shard)
+        except CorruptHeader as error:
+            errors.append(field_error(self.field, error.value, f"{shard.name}: {error}", error.allowed))
+            return
+        for name, tensor in header.items():
+            if name in self.tensors:
+                errors.append(field_error(self.field, name, f"{shard.name}: tensor is in an earlier shard, too"))
+            if tensor.dtype not in MERGED and tensor.dtype not in COPIED:
+                allowed = f"{', '.join(MERGED)}, and whole numbers for buffers"
+                message = f"{shard.name}: tensors of the type of {name!r} cannot be merged"
+                errors.append(field_error(self.field, tensor.dtype, message, allowed))
+            self.tensors[name] = tensor
+        for name in sorted(promised - set(header)):
+            errors.append(field_error(self.field, name, f"{shard.name}: the index promises a tensor that is not there"))

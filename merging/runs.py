@@ -1,0 +1,61 @@
+"""Merging many tensors in few calls: tensors that follow each other in every file, and in the result, make one run."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from merging.checkpoint import CheckpointFiles
+from merging.safetensors_header import TensorInfo
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a merged tensor goes in a 1-D result: elements [start, start + count)."""
+
+    name: str
+    start: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """Elements [start, start + count) of a 1-D result, and where they come from: one 1-D view per checkpoint digest."""
+
+    start: int
+    count: int
+    sources: dict[str, torch.Tensor]
+
+    def to(self, device: torch.device) -> "Run":
+        """Return the run with its sources on `device`."""
+        return Run(self.start, self.count, {digest: source.to(device) for digest, source in self.sources.items()})
+
+
+def plan_runs(slots: Iterable[Slot], checkpoints: Mapping[str, CheckpointFiles]) -> list[Run]:
+    """Return the fewest runs that cover `slots`, which are in order, from every one of `checkpoints` (by digest)."""
+    groups: list[list[Slot]] = []
+    for slot in slots:
+        if groups and _follows(slot, groups[-1][-1], checkpoints):
+            groups[-1].append(slot)
+        elif slot.count:
+            groups.append([slot])
+    return [_run(group, checkpoints) for group in groups]
+
+
+def _follows(slot: Slot, before: Slot, checkpoints: Mapping[str, CheckpointFiles]) -> bool:
+    return slot.start == before.start + before.count and all(
+        _touch(files.tensors[before.name], files.tensors[slot.name]) for files in checkpoints.values()
+    )
+
+
+def _touch(before: TensorInfo, tensor: TensorInfo) -> bool:
+    return before.file == tensor.file and before.dtype == tensor.dtype and before.stop == tensor.start
+
+
+def _run(group: list[Slot], checkpoints: Mapping[str, CheckpointFiles]) -> Run:
+    count = sum(slot.count for slot in group)
+    sources = {}
+    for digest, files in checkpoints.items():
+        first = files.tensors[group[0].name]
+        sources[digest] = files.flat(first.file, first.dtype, first.start, count)
+    return Run(group[0].start, count, sources)

@@ -1,0 +1,71 @@
+"""Where a checkpoint lies: a directory under the operator's model roots, or a repository on their allow list."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from campaigns.errors import InvalidCheckpoint, field_error, unknown_name
+from campaigns.pools import CheckpointSpec
+from merging.checkpoint import COMPANIONS, CONFIG, INDEX
+
+HUB_PATTERNS = ("model*.safetensors", INDEX, CONFIG, *COMPANIONS)
+"""The files that are fetched from the hub. Pickled weights and code are never among them."""
+
+
+def locate(
+    spec: CheckpointSpec,
+    field: str,
+    roots: Sequence[Path],
+    hub_repositories: Sequence[str],
+    cache_dir: Path | None,
+) -> Path:
+    """Return the directory of a checkpoint, with all symbolic links resolved.
+
+    `field` is the dotted path of the checkpoint in its spec, without `.path` or `.hub`. A relative path counts from the
+    first root that has it. Hub files are kept under `cache_dir` (None: the hub client's own cache).
+    Raises `InvalidCheckpoint` for a path that is missing or lies outside the roots, itself or by a link in it, and for
+    a repository that is not on the list or cannot be fetched.
+    """
+    if spec.hub is not None:
+        return _fetch(spec.hub, spec.revision, field, hub_repositories, cache_dir)
+    return _find(str(spec.path), f"{field}.path", [root.resolve() for root in roots])
+
+
+def _find(path: str, field: str, roots: Sequence[Path]) -> Path:
+    allowed = f"under {', '.join(str(root) for root in roots)}" if roots else "no model root is configured"
+    try:
+        candidates = [(root / path).resolve() for root in roots]
+        inside = [candidate for candidate in candidates if _lies_under(candidate, roots)]
+        found = next((candidate for candidate in inside if candidate.is_dir()), None)
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a loop of links
+        raise InvalidCheckpoint([field_error(field, path, f"not a usable path ({error})", allowed)]) from None
+    if not inside:
+        raise InvalidCheckpoint([field_error(field, path, "path lies outside the model roots", allowed)])
+    if found is None:
+        raise InvalidCheckpoint([field_error(field, path, "there is no such directory", allowed)])
+    for file in sorted(found.iterdir()):
+        if file.is_symlink() and not _lies_under(file.resolve(), roots):
+            message = f"{file.name} is a link that leads outside the model roots"
+            raise InvalidCheckpoint([field_error(field, path, message, allowed)])
+    return found
+
+
+def _lies_under(path: Path, roots: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(root) for root in roots)
+
+
+def _fetch(
+    repository: str, revision: str | None, field: str, hub_repositories: Sequence[str], cache_dir: Path | None
+) -> Path:
+    if repository not in hub_repositories:
+        noun = "hub repository on the operator's allow list"
+        raise InvalidCheckpoint([unknown_name(f"{field}.hub", repository, hub_repositories, noun)])
+    try:
+        snapshot = snapshot_download(repository, revision=revision, cache_dir=cache_dir, allow_patterns=[*HUB_PATTERNS])
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        value = repository if revision is None else f"{repository}@{revision}"
+        message = f"the hub repository cannot be fetched ({str(error).strip().splitlines()[0]})"
+        raise InvalidCheckpoint([field_error(f"{field}.hub", value, message)]) from error
+    return Path(str(snapshot)).resolve()
