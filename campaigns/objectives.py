@@ -41,8 +41,8 @@ class Objective(Noun):
 class Measurement(Noun):
     """One objective of one trial on one split of the items.
 
-    `item_ids` are the indices of the items among the task's documents, as `lm_eval --samples` takes them; `outcomes` holds
-    one number for each, in that order. `truncation_rate` is the share of generations that ended at the
+    `item_ids` are the indices of the items among the task's documents, as `lm_eval --samples` takes them; `outcomes`
+    holds one number for each, in that order. `truncation_rate` is the share of generations that ended at the
     length limit, `output_tokens` their mean length; both are None for tasks that generate nothing. Only measurements of
     an equal `protocol` (a digest of task, items, batch size, dtype and library versions) compare.
     """

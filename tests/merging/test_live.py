@@ -233,7 +233,7 @@ def test_a_thousand_candidates_do_not_grow(pool: Pool) -> None:
 def test_an_architecture_whose_live_tensors_have_other_names_is_refused(
     tmp_path: Path, pool_of: Callable[..., Pool]
 ) -> None:
-    """transformers fuses the experts of a mixture when it loads them: the files' tensors have no place to be written."""
+    """transformers fuses the experts of a mixture when it loads them: the files' tensors have no place in it."""
     config = MixtralConfig(
         vocab_size=300,
         hidden_size=32,

@@ -294,7 +294,13 @@ def test_recipes_name_the_pool_by_content() -> None:
     linear = build({"kind": "linear"}).uniform_soup().recipe
     assert linear.sources == tuple(f"digest-of-{name}" for name in NAMES)
     assert (linear.base, linear.dtype) == (None, "bfloat16")
-    assert build({"kind": "task_arithmetic"}).uniform_soup().recipe.base == "digest-of-base"
+    task_arithmetic = build({"kind": "task_arithmetic"})
+    assert task_arithmetic.candidate((0.5,) * task_arithmetic.dimensions).recipe.base == "digest-of-base"
+
+
+@pytest.mark.parametrize("index", range(K))
+def test_a_parent_of_task_arithmetic_is_the_checkpoint_without_the_rounding_of_a_detour(index: int) -> None:
+    assert build({"kind": "task_arithmetic"}).parent(index).recipe == build({"kind": "linear"}).parent(index).recipe
 
 
 def test_digests_stay_what_they_were() -> None:
