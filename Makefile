@@ -19,7 +19,7 @@ demo: $(READY)   ## the main job, end to end, on this machine
 	$(BIN)/mergefront demo
 
 serve: $(READY)  ## keep serving what the demo left
-	$(BIN)/mergefront serve --home demo-output/home
+	$(BIN)/mergefront serve --home demo-output/home --models demo-output/zoo --tasks demo-output/zoo/tasks
 
 test: $(READY)   ## run the tests
 	$(BIN)/python -m pytest

@@ -77,6 +77,5 @@ class TrialBook:
         return [
             trial
             for trial in self.in_state(TrialState.COMPLETE)
-            if (trial.candidate.kind != "candidate" or trial.id in members)
-            and "holdout" not in trial.timings
+            if (trial.candidate.kind != "candidate" or trial.id in members) and "holdout" not in trial.timings
         ]

@@ -116,9 +116,7 @@ def test_a_campaign_runs_to_its_end(store):
 def test_front_and_baselines_are_scored_on_the_holdout_items_and_nothing_else(store):
     campaign = launch(store)
     done = loop(store, lease_of(store), Recording()).run()
-    with_holdout = {
-        t.id for t in store.trials(campaign.id) if any(m.split == "holdout" for m in t.measurements)
-    }
+    with_holdout = {t.id for t in store.trials(campaign.id) if any(m.split == "holdout" for m in t.measurements)}
     baselines = {t.id for t in store.trials(campaign.id) if t.candidate.kind != "candidate"}
     assert with_holdout == baselines | set(done.summary.front)
     assert done.search_finished_at is not None

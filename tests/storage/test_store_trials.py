@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -240,3 +241,15 @@ def test_ten_thousand_trials_are_read_in_pages(store: Store, lease: Lease, make_
     assert [len(page) for page in pages] == [3_000, 3_000, 3_000, 1_000]
     assert [number for page in pages for number in page] == list(range(total))
     assert store.campaign(lease.campaign_id).trial_counts == {TrialState.QUEUED: total}
+
+
+def test_threads_share_a_store(store: Store, lease: Lease, make_candidate: MakeCandidate) -> None:
+    def ask(index: int) -> int:
+        number = store.ask(lease, make_candidate(index / 100), {"asked": index}).number
+        assert len(store.trials(lease.campaign_id)) > 0
+        return number
+
+    with ThreadPoolExecutor(8) as threads:
+        numbers = list(threads.map(ask, range(80)))
+    assert sorted(numbers) == list(range(80))
+    assert [trial.number for trial in store.trials(lease.campaign_id)] == list(range(80))

@@ -1,0 +1,5 @@
+"""`python -m mergefront` is the `mergefront` command."""
+
+from mergefront.cli import app
+
+app()

@@ -1,0 +1,177 @@
+"""The `mergefront` command line. Each command only reads its options and hands over."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from mergefront.client import DEFAULT_URL, Client
+from mergefront.readable_errors import readable_errors
+from mergefront.settings import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    HOME_VARIABLE,
+    TOKEN_VARIABLE,
+    URL_VARIABLE,
+    default_home,
+    sqlite_url,
+)
+
+app = typer.Typer(
+    name="mergefront",
+    help="Search the weights that merge your checkpoints into better models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="Where the service listens.")]
+Token = Annotated[str | None, typer.Option("--token", envvar=TOKEN_VARIABLE, help="Bearer token of the service.")]
+Home = Annotated[Path | None, typer.Option(envvar=HOME_VARIABLE, help="Folder for database and caches.")]
+Database = Annotated[str | None, typer.Option(help="sqlite:///FILE or postgresql+psycopg://...; default: in the home.")]
+Tasks = Annotated[list[Path] | None, typer.Option(help="Folder with lm-eval task files; repeatable.")]
+Models = Annotated[list[Path] | None, typer.Option(help="Folder that model paths must lie under; repeatable.")]
+Hub = Annotated[list[str] | None, typer.Option(help="Hub repository, owner/name, that may be used; repeatable.")]
+RayAddress = Annotated[str | None, typer.Option(help="Ray cluster to join; default: one of its own.")]
+
+
+@app.command()
+def serve(  # noqa: PLR0913  one argument per option
+    host: Annotated[str, typer.Option(help="Address to listen on; other than loopback needs a token.")] = DEFAULT_HOST,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = DEFAULT_PORT,
+    home: Home = None,
+    database: Database = None,
+    models: Models = None,
+    tasks: Tasks = None,
+    hub_repository: Hub = None,
+    ray_address: RayAddress = None,
+    token: Token = None,
+    worker: Annotated[bool, typer.Option(help="Run a worker beside the API.")] = True,
+) -> None:
+    """Serve the API and the dashboard, with a worker that runs campaigns."""
+    from mergefront.service import ServiceOptions, start_service
+
+    options = ServiceOptions(
+        host=host,
+        port=port,
+        home=home or default_home(),
+        database_url=database,
+        model_roots=tuple(models or ()),
+        task_folders=tuple(tasks or ()),
+        hub_repositories=tuple(hub_repository or ()),
+        ray_address=ray_address,
+        token=token,
+        with_worker=worker,
+    )
+    with readable_errors():
+        start_service(options)
+
+
+@app.command()
+def worker(
+    home: Home = None,
+    database: Database = None,
+    tasks: Tasks = None,
+    ray_address: RayAddress = None,
+    until_input_closes: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Run campaigns of a database until interrupted."""
+    from mergefront.service import run_worker
+    from optimizer.worker import WorkerSettings
+
+    folder = (home or default_home()).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = WorkerSettings(
+        database_url=database or sqlite_url(folder),
+        home=folder,
+        task_folders=tuple(path.resolve() for path in tasks or ()),
+        ray_address=ray_address,
+    )
+    run_worker(settings, until_input_closes)
+
+
+@app.command()
+def launch(
+    spec: Annotated[Path, typer.Argument(help="Campaign spec, YAML or JSON.", exists=True, dir_okay=False)],
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    follow: Annotated[bool, typer.Option("--watch", help="Follow the campaign to its end.")] = False,
+) -> None:
+    """Launch a campaign and print its id."""
+    import yaml
+
+    from mergefront.watching import watch_campaign
+
+    with readable_errors(), Client(url, token) as client:
+        campaign = client.launch(yaml.safe_load(spec.read_text()))
+        console.print(campaign["id"], highlight=False)
+        if follow:
+            watch_campaign(client, campaign["id"], console)
+
+
+@app.command()
+def watch(campaign: str, url: Url = DEFAULT_URL, token: Token = None) -> None:
+    """Follow a campaign: trials, hypervolume, the best so far and the time left."""
+    from mergefront.watching import watch_campaign
+
+    with readable_errors(), Client(url, token) as client:
+        watch_campaign(client, campaign, console)
+
+
+@app.command()
+def front(
+    campaign: str,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the API's document.")] = False,
+) -> None:
+    """Print the Pareto front beside the baselines."""
+    from mergefront.tables import front_table
+
+    with readable_errors(), Client(url, token) as client:
+        found = client.front(campaign)
+        if as_json:
+            console.print_json(data=found)
+        else:
+            console.print(front_table(found))
+
+
+@app.command()
+def pull(trial: str, directory: Path, url: Url = DEFAULT_URL, token: Token = None) -> None:
+    """Download the merged checkpoint of TRIAL into DIRECTORY."""
+    from mergefront.progress import byte_progress
+
+    with readable_errors(), Client(url, token) as client, byte_progress(console, f"pulling {trial}") as progress:
+        client.pull(trial, directory, progress)
+    console.print(str(directory), highlight=False)
+
+
+@app.command()
+def merge(
+    config: Annotated[Path, typer.Argument(help="Merge configuration, YAML.", exists=True, dir_okay=False)],
+    directory: Path,
+    hub_repository: Hub = None,
+) -> None:
+    """Merge checkpoints once, without a service, into DIRECTORY."""
+    from mergefront.merge_command import merge_directory
+    from mergefront.progress import byte_progress
+
+    with readable_errors(), byte_progress(console, "merging") as progress:
+        merge_directory(config, directory, tuple(hub_repository or ()), progress)
+    console.print(str(directory), highlight=False)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for zoo, database, report and pulled model.")] = Path(
+        "demo-output"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 0,
+) -> None:
+    """Make a small model zoo, search its merges, pull the best one: the main job, end to end."""
+    from mergefront.demo import run_demo
+
+    with readable_errors():
+        run_demo(output, port, console)

@@ -1,0 +1,147 @@
+"""The Python client of the HTTP API."""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import httpx
+
+from mergefront.download import download_directory
+
+DEFAULT_URL = "http://127.0.0.1:8400"
+TIMEOUT_SECONDS = 300.0  # launching reads every checkpoint once
+
+Json = dict[str, Any]
+Step = Literal["pause", "resume", "stop", "cancel"]
+
+
+class RequestRefused(Exception):
+    """The service answered with a problem (RFC 9457). `problem` is its document, `status` the HTTP status."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        self.status = status
+        self.problem = dict(problem)
+        lines = [f"{self.problem.get('title', 'Request refused')} ({status})"]
+        errors = self.problem.get("errors") or []
+        for error in errors:
+            allowed = f" (allowed: {error['allowed']})" if error.get("allowed") else ""
+            lines.append(f"  {error['field']}: {error['message']}; got {error['value']}{allowed}")
+        if not errors and self.problem.get("detail"):
+            lines.append(f"  {self.problem['detail']}")
+        super().__init__("\n".join(lines))
+
+
+class Client:
+    """Talks to one Mergefront service. Every method raises `RequestRefused` when the service says no.
+
+    Use it as a context manager, or call `close`.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, token: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def is_ready(self) -> bool:
+        """Whether the service answers and a worker has published what it can do."""
+        try:
+            return self._http.get("/readyz").is_success
+        except httpx.TransportError:
+            return False
+
+    def launch(self, spec: Mapping[str, Any], idempotency_key: str | None = None) -> Json:
+        """Create a campaign and return it. A repeated call with one `idempotency_key` creates it once."""
+        key = idempotency_key or str(uuid.uuid4())
+        return self._json("POST", "/v1/campaigns", json=dict(spec), headers={"Idempotency-Key": key})
+
+    def validate(self, spec: Mapping[str, Any]) -> Json:
+        """Check a spec as `launch` does, without creating anything."""
+        return self._json("POST", "/v1/campaigns/validate", json=dict(spec))
+
+    def campaigns(self, limit: int = 50) -> list[Json]:
+        """Return the newest campaigns first."""
+        return list(self._json("GET", "/v1/campaigns", params={"limit": limit})["items"])
+
+    def campaign(self, campaign_id: str) -> Json:
+        """Return a campaign with its progress."""
+        return self._json("GET", f"/v1/campaigns/{campaign_id}")
+
+    def step(self, campaign_id: str, step: Step) -> Json:
+        """Pause, resume, stop (drain and finish) or cancel a campaign."""
+        return self._json("POST", f"/v1/campaigns/{campaign_id}/{step}")
+
+    def trials(self, campaign_id: str) -> Iterator[Json]:
+        """Yield all trials of a campaign, by number."""
+        after: int | None = -1
+        while after is not None:
+            page = self._json("GET", f"/v1/campaigns/{campaign_id}/trials", params={"after": after, "limit": 500})
+            yield from page["items"]
+            after = page["next"]
+
+    def trial(self, trial_id: str) -> Json:
+        """Return one trial with its per-item outcomes."""
+        return self._json("GET", f"/v1/trials/{trial_id}")
+
+    def front(self, campaign_id: str) -> Json:
+        """Return the Pareto front beside the baselines, the recommendation and the macro-averages."""
+        return self._json("GET", f"/v1/campaigns/{campaign_id}/front")
+
+    def best(self, campaign_id: str, prefer: Mapping[str, float] | None = None) -> Json:
+        """Return the recommended trial, or the front's best under weights by objective name."""
+        params = {"prefer": ",".join(f"{name}:{weight}" for name, weight in prefer.items())} if prefer else {}
+        return self._json("GET", f"/v1/campaigns/{campaign_id}/best", params=params)
+
+    def hypervolume(self, campaign_id: str) -> Json:
+        """Return the hypervolume history and its frozen reference point."""
+        return self._json("GET", f"/v1/campaigns/{campaign_id}/hypervolume")
+
+    def inventory(self) -> Json:
+        """Return what the workers offer: tasks with their metrics, merge methods, strategies, devices."""
+        return self._json("GET", "/v1/inventory")
+
+    def events(self, campaign_id: str, after: int = 0) -> Iterator[Json]:
+        """Yield the campaign's events as they happen; ends with the campaign."""
+        with self._http.stream("GET", f"/v1/campaigns/{campaign_id}/events", params={"after": after}) as response:
+            if response.is_error:
+                response.read()
+            self._check(response)
+            for line in response.iter_lines():
+                if line.startswith("data:"):
+                    yield json.loads(line.removeprefix("data:"))
+
+    def pull(
+        self, trial_id: str, directory: Path | str, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> Path:
+        """Download a trial's merged checkpoint into `directory`, which must not exist or be empty; return it.
+
+        `progress` is called with bytes done and in all.
+        """
+        manifest = self._json("GET", f"/v1/checkpoints/{trial_id}")
+        return download_directory(self._http, manifest["files"], Path(directory), progress)
+
+    def _json(self, method: str, path: str, **request: Any) -> Json:
+        response = self._http.request(method, path, **request)
+        self._check(response)
+        document: Json = response.json()
+        return document
+
+    def _check(self, response: httpx.Response) -> None:
+        if response.is_success:
+            return
+        try:
+            problem = response.json()
+        except ValueError:
+            problem = {"title": response.reason_phrase, "detail": response.text[:500]}
+        raise RequestRefused(response.status_code, problem)

@@ -1,0 +1,150 @@
+"""`mergefront serve`: the API in this process, a worker beside it that is started again whenever it dies."""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import psutil
+import uvicorn
+from pydantic import ValidationError
+
+from api import Settings, create_app
+from campaigns.errors import InvalidInput, from_validation
+from campaigns.noun import Noun
+from mergefront.settings import DEFAULT_HOST, DEFAULT_PORT, sqlite_url
+from optimizer.worker import WorkerProcess, WorkerSettings
+
+RESTART_SECONDS = 2.0
+STOP_SECONDS = 15.0
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerSupervisor:
+    """Keeps one worker process alive.
+
+    The worker's standard input is a pipe from this process: when this process ends, however it ends, the pipe closes
+    and the worker ends too, so that a service that was killed leaves no orphan that holds its campaigns.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._command = [sys.executable, "-m", "mergefront", "worker", "--until-input-closes", *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep_alive, name="worker-supervisor", daemon=True)
+
+    def start(self) -> None:
+        """Start the worker and the thread that watches it."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the worker to end and wait for it."""
+        self._stopping.set()
+        if self._process is not None:
+            self._process.terminate()
+        self._thread.join()
+
+    def _keep_alive(self) -> None:
+        while not self._stopping.is_set():
+            with subprocess.Popen(self._command, stdin=subprocess.PIPE) as self._process:
+                self._wait()
+            if not self._stopping.wait(RESTART_SECONDS):
+                logger.warning("the worker ended with code %s; starting another", self._process.returncode)
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        while self._process.poll() is None:
+            if self._stopping.wait(0.2):
+                self._end()
+
+    def _end(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+class ServiceOptions(Noun):
+    """What `mergefront serve` was told. Without `database_url` the database lies in `home`."""
+
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    home: Path
+    database_url: str | None = None
+    model_roots: tuple[Path, ...] = ()
+    task_folders: tuple[Path, ...] = ()
+    hub_repositories: tuple[str, ...] = ()
+    ray_address: str | None = None
+    token: str | None = None
+    with_worker: bool = True
+
+
+def start_service(options: ServiceOptions) -> None:
+    """Serve until interrupted. Raises `InvalidInput` for settings that are wrong or unsafe."""
+    home = options.home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    database_url = options.database_url or sqlite_url(home)
+    try:
+        settings = Settings(
+            database_url=database_url,
+            home=home,
+            model_roots=tuple(root.resolve() for root in options.model_roots),
+            hub_repositories=options.hub_repositories,
+            host=options.host,
+            port=options.port,
+            token=options.token,
+        )
+    except ValidationError as error:
+        raise from_validation(error, kind=InvalidInput) from None
+    application = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(application, host=options.host, port=options.port, log_level="warning"))
+    supervisor = WorkerSupervisor(worker_arguments(options, home, database_url)) if options.with_worker else None
+    if supervisor is not None:
+        supervisor.start()
+    try:
+        server.run()
+    finally:
+        if supervisor is not None:
+            supervisor.stop()
+
+
+def worker_arguments(options: ServiceOptions, home: Path, database_url: str) -> list[str]:
+    """Return the command line of the worker that goes with the service."""
+    arguments = ["--home", str(home), "--database", database_url]
+    for folder in options.task_folders:
+        arguments += ["--tasks", str(folder.resolve())]
+    if options.ray_address is not None:
+        arguments += ["--ray-address", options.ray_address]
+    return arguments
+
+
+def run_worker(settings: WorkerSettings, until_input_closes: bool) -> None:
+    """Run a worker until SIGTERM, SIGINT or, if asked for, the end of standard input."""
+    worker = WorkerProcess(settings)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    if until_input_closes:
+        threading.Thread(target=_die_with_input, daemon=True).start()
+    worker.run()
+
+
+def _die_with_input() -> None:
+    """Wait for the parent to end, then end at once, Ray's processes first: they outlive their driver by minutes."""
+    sys.stdin.buffer.read()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    os._exit(1)

@@ -1,0 +1,62 @@
+"""Fronts and scores as tables for a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+Json = Mapping[str, Any]
+
+
+def front_table(front: Json) -> Table:
+    """Return baselines and front, the recommended trial marked; a cell has the search score above the holdout score."""
+    recommended = (front["recommendation"] or {}).get("trial_id")
+    table = Table(title="Pareto front beside the baselines (search above holdout, ± standard error)")
+    table.add_column("trial", no_wrap=True)
+    table.add_column("merge")
+    for objective in front["objectives"]:
+        arrow = "↓" if objective["direction"] == "minimize" else "↑"
+        table.add_column(f"{objective['task']}\n{objective['metric']} {arrow}", justify="right")
+    table.add_column("macro-\naverage ↑", justify="right")
+    for group in ("baselines", "front"):
+        for trial in group_trials(front, group):
+            style = "bold green" if trial["id"] == recommended else None
+            table.add_row(*_row(front, trial, trial["id"] == recommended), style=style)
+        table.add_section()
+    return table
+
+
+def group_trials(front: Json, group: str) -> list[Json]:
+    """Return the trials of `baselines` or `front`; a baseline on the front is listed with the baselines only."""
+    baselines = {trial["id"] for trial in front["baselines"]}
+    return [trial for trial in front[group] if group == "baselines" or trial["id"] not in baselines]
+
+
+def objective_name(objective: Json) -> str:
+    """Return the name by which measurements refer to an objective."""
+    suffix = "" if objective["filter"] == "none" else f"@{objective['filter']}"
+    return f"{objective['task']}/{objective['metric']}{suffix}"
+
+
+def _row(front: Json, trial: Json, recommended: bool) -> list[str]:
+    candidate = trial["candidate"]
+    label = candidate["label"] or _weights(candidate["parameters"])
+    cells = [trial["id"] + (" ★" if recommended else ""), label]
+    for objective in front["objectives"]:
+        scores = {m["split"]: m for m in trial["measurements"] if m["objective"] == objective_name(objective)}
+        cells.append(_splits(scores))
+    macro = front["macro"].get(trial["id"]) or {}
+    return [*cells, _splits({split: score for split, score in macro.items() if score})]
+
+
+def _splits(scores: Mapping[str, Json]) -> str:
+    return "\n".join(_score(scores[split]) for split in ("search", "holdout") if split in scores)
+
+
+def _score(score: Json) -> str:
+    error = score["standard_error"]
+    return f"{score['value']:.3f}" + ("" if error is None else f" ±{error:.3f}")
+
+
+def _weights(parameters: Mapping[str, float]) -> str:
+    return " ".join(f"{name.removeprefix('weight.')}={value:.2f}" for name, value in parameters.items())
