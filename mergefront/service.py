@@ -23,6 +23,7 @@ from optimizer.worker import WorkerProcess, WorkerSettings
 
 RESTART_SECONDS = 2.0
 STOP_SECONDS = 15.0
+GRACE_SECONDS = 3  # an event stream that nobody closes must not keep the service from ending
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,15 @@ def start_service(options: ServiceOptions) -> None:
     except ValidationError as error:
         raise from_validation(error, kind=InvalidInput) from None
     application = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(application, host=options.host, port=options.port, log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application,
+            host=options.host,
+            port=options.port,
+            log_level="warning",
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+    )
     supervisor = WorkerSupervisor(worker_arguments(options, home, database_url)) if options.with_worker else None
     if supervisor is not None:
         supervisor.start()

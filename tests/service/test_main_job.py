@@ -24,7 +24,7 @@ def lm_eval(zoo, directory, trial, split, batch_size, output):
     command = [
         *(sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={directory},dtype=float32"),
         *("--include_path", str(zoo / "tasks"), "--tasks", ",".join(samples), "--samples", json.dumps(samples)),
-        *("--batch_size", str(batch_size), "--device", "cpu", "--output_path", str(output), "--bootstrap_iters", "0"),
+        *("--batch_size", str(batch_size), "--device", "cpu", "--output_path", str(output)),
     ]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

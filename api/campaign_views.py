@@ -1,0 +1,76 @@
+"""A campaign as it is shown: the noun, and how far it is."""
+
+from datetime import UTC, datetime
+
+from campaigns.campaign import Campaign
+from campaigns.noun import Noun
+from campaigns.states import CampaignState, TrialState
+from storage import Store
+
+TOLD_OR_FAILED = (TrialState.COMPLETE, TrialState.INFEASIBLE, TrialState.FAILED)
+
+
+class Progress(Noun):
+    """How far the search is. `seconds_left` is None when there is nothing to tell it from, or nothing left."""
+
+    evaluations_done: int
+    evaluations_total: int
+    running: int
+    seconds_elapsed: float
+    seconds_left: float | None
+    actor_utilization: float | None
+
+
+class CampaignView(Campaign):
+    """A campaign with its progress."""
+
+    progress: Progress
+
+
+class CampaignPage(Noun):
+    """Campaigns, the newest first. `next` is the `before` of the page that follows, None on the last."""
+
+    items: tuple[CampaignView, ...]
+    next: str | None
+
+
+def views(store: Store, campaigns: list[Campaign]) -> list[CampaignView]:
+    """Return the campaigns with their progress."""
+    busy = store.search_seconds([campaign.id for campaign in campaigns])
+    now = datetime.now(UTC)
+    return [
+        CampaignView(**dict(campaign), progress=progress(campaign, busy[campaign.id], now)) for campaign in campaigns
+    ]
+
+
+def view(store: Store, campaign: Campaign) -> CampaignView:
+    """Return the campaign with its progress."""
+    return views(store, [campaign])[0]
+
+
+def progress(campaign: Campaign, busy_seconds: float, now: datetime) -> Progress:
+    """Return how far `campaign` is at `now`, when its actors have spent `busy_seconds` on search items."""
+    done = sum(campaign.trial_counts.get(state, 0) for state in TOLD_OR_FAILED)
+    total = evaluations_total(campaign)
+    search_seconds = _seconds_from_start(campaign, campaign.search_finished_at or campaign.finished_at or now)
+    actor_seconds = campaign.spec.resources.actors * search_seconds
+    is_searching = campaign.state is CampaignState.RUNNING and campaign.search_finished_at is None
+    return Progress(
+        evaluations_done=done,
+        evaluations_total=total,
+        running=campaign.trial_counts.get(TrialState.RUNNING, 0),
+        seconds_elapsed=_seconds_from_start(campaign, campaign.finished_at or now),
+        seconds_left=search_seconds / done * max(total - done, 0) if is_searching and done else None,
+        actor_utilization=min(busy_seconds / actor_seconds, 1.0) if actor_seconds > 0 and busy_seconds > 0 else None,
+    )
+
+
+def evaluations_total(campaign: Campaign) -> int:
+    """Return how many trials the search will have: the budget, and the baselines on top."""
+    baselines = campaign.spec.baselines
+    parents = len(campaign.pool.checkpoints) if baselines.parents else 0
+    return campaign.spec.budget.evaluations + parents + int(baselines.uniform_soup)
+
+
+def _seconds_from_start(campaign: Campaign, end: datetime) -> float:
+    return max((end - campaign.started_at).total_seconds(), 0.0) if campaign.started_at else 0.0

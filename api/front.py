@@ -1,0 +1,126 @@
+"""Routes of what a campaign has found: the front beside its baselines, the best trial, the hypervolume."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api.preference import parse_preference, preferred
+from api.problems import documented
+from api.service import Service, ServiceOf
+from campaigns.campaign import Campaign, Recommendation
+from campaigns.errors import NotFound
+from campaigns.noun import Noun
+from campaigns.objectives import Objective, Split, macro_average, macro_standard_error
+from campaigns.trial import Trial
+
+
+class MacroAverage(Noun):
+    """The weighted mean over the objectives, higher is better."""
+
+    value: float
+    standard_error: float | None
+
+
+class MacroAverages(Noun):
+    """One trial's macro-averages; None on a split that it was not scored on."""
+
+    search: MacroAverage | None
+    holdout: MacroAverage | None
+
+
+class Front(Noun):
+    """The non-dominated trials on the search items beside the baselines. `macro` is by trial id."""
+
+    objectives: tuple[Objective, ...]
+    front: tuple[Trial, ...]
+    baselines: tuple[Trial, ...]
+    recommendation: Recommendation | None
+    macro: dict[str, MacroAverages]
+
+
+class HypervolumeEntry(Noun):
+    """The hypervolume once a trial had been told, `seconds` after the campaign's start."""
+
+    told: int
+    trial_id: str
+    number: int
+    seconds: float
+    hypervolume: float | None
+
+
+class Hypervolume(Noun):
+    """The hypervolume's history; both are None until the baselines are told."""
+
+    reference_point: tuple[float, ...] | None
+    history: tuple[HypervolumeEntry, ...]
+
+
+def router() -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter(prefix="/v1/campaigns/{campaign_id}", tags=["front"])
+
+    @routes.get("/front", responses=documented(404))
+    def front(campaign_id: str, service: ServiceOf) -> Front:
+        """Return the Pareto front, the baselines and their macro-averages."""
+        campaign = service.store.campaign(campaign_id)
+        objectives = campaign.spec.objectives
+        trials, baselines = _front_trials(service, campaign), service.store.baselines(campaign_id)
+        return Front(
+            objectives=objectives,
+            front=tuple(trials),
+            baselines=tuple(baselines),
+            recommendation=campaign.summary.recommendation,
+            macro={trial.id: macro_averages(objectives, trial) for trial in (*trials, *baselines)},
+        )
+
+    @routes.get("/best", responses=documented(404, 422))
+    def best(
+        campaign_id: str,
+        service: ServiceOf,
+        prefer: Annotated[str | None, Query(examples=["gsm8k/exact_match:2,arc_easy/acc:1"])] = None,
+    ) -> Trial:
+        """Return the recommended trial, or the front's best by a weighted sum of the objectives named in `prefer`."""
+        campaign = service.store.campaign(campaign_id)
+        if prefer is not None:
+            weights = parse_preference(prefer, campaign.spec.objectives)
+            if trials := _front_trials(service, campaign):
+                return service.store.trial(preferred(trials, campaign.spec.objectives, weights).id)
+        elif campaign.summary.recommendation is not None:
+            return service.store.trial(campaign.summary.recommendation.trial_id)
+        raise NotFound(f"campaign {campaign_id!r} has found nothing yet")
+
+    @routes.get("/hypervolume", responses=documented(404))
+    def hypervolume(campaign_id: str, service: ServiceOf) -> Hypervolume:
+        """Return how the front's hypervolume grew, against a reference point that was frozen after the baselines."""
+        campaign = service.store.campaign(campaign_id)
+        start = campaign.started_at or campaign.created_at
+        history = tuple(
+            HypervolumeEntry(
+                told=point.told,
+                trial_id=point.trial_id,
+                number=point.number,
+                seconds=(point.told_at - start).total_seconds(),
+                hypervolume=point.hypervolume,
+            )
+            for point in service.store.hypervolumes(campaign_id)
+        )
+        return Hypervolume(reference_point=campaign.summary.reference_point, history=history)
+
+    return routes
+
+
+def macro_averages(objectives: tuple[Objective, ...], trial: Trial) -> MacroAverages:
+    """Return the trial's macro-average on each split."""
+    return MacroAverages(search=_macro(objectives, trial, "search"), holdout=_macro(objectives, trial, "holdout"))
+
+
+def _macro(objectives: tuple[Objective, ...], trial: Trial, split: Split) -> MacroAverage | None:
+    value = macro_average(objectives, trial.measurements, split)
+    if value is None:
+        return None
+    error = macro_standard_error(objectives, trial.measurements, split)
+    return MacroAverage(value=value, standard_error=error)
+
+
+def _front_trials(service: Service, campaign: Campaign) -> list[Trial]:
+    return service.store.trials_with_ids(campaign.summary.front)

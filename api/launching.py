@@ -1,0 +1,45 @@
+"""From a document to a campaign that can run: the spec checked in itself, against the workers, and on disk."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from api.service import Service
+from campaigns.errors import FieldError, InvalidInput, InvalidSpec
+from campaigns.inventory import resolve
+from campaigns.pools import Pool
+from campaigns.spec import CampaignSpec, parse_spec
+from merging.pool_report import inspect_pool
+from search_spaces import build_space
+
+CACHE = "cache"
+
+
+def check(document: Mapping[str, Any], service: Service) -> tuple[CampaignSpec, Pool]:
+    """Return the completed spec and its pool, without writing to the database. Reads every new checkpoint once.
+
+    Raises `InvalidSpec` for fields that are wrong in themselves or that no space can be made of; else an `InvalidInput` that names what no worker
+    offers and every checkpoint that cannot be used, together; `NotReady` when no worker has said what it offers.
+    """
+    settings = service.settings
+    spec = parse_spec(document)
+    inventory = service.store.inventory(settings.worker_seen_seconds)
+    failures: list[InvalidInput] = []
+    try:
+        spec = resolve(spec, inventory)
+    except InvalidInput as error:
+        failures.append(error)
+    try:
+        pool = inspect_pool(spec.pool, settings.model_roots, settings.hub_repositories, settings.home / CACHE)
+    except InvalidInput as error:
+        failures.append(error)
+    if failures:
+        raise _together(failures)
+    build_space(spec, pool)
+    return spec, pool
+
+
+def _together(failures: list[InvalidInput]) -> InvalidInput:
+    if len(failures) == 1:
+        return failures[0]
+    errors: list[FieldError] = [error for failure in failures for error in failure.errors]
+    return InvalidSpec(errors)

@@ -1,0 +1,116 @@
+"""The model card: a pure function of campaign and trial."""
+
+import json
+
+import pytest
+import yaml
+from starlette.testclient import TestClient
+
+from api.model_card import card_files, model_card
+from campaigns.campaign import Campaign
+from campaigns.recipe import TaskArithmeticMerge
+from campaigns.trial import Trial
+from storage import Store
+
+
+@pytest.fixture
+def told(search) -> list[Trial]:
+    return search.three_trials()
+
+
+@pytest.fixture
+def campaign(store: Store, campaign_id: str) -> Campaign:
+    return store.campaign(campaign_id)
+
+
+def test_the_card_says_what_the_merge_is_made_of_and_how_good_it_is(
+    store: Store, campaign: Campaign, told: list[Trial]
+) -> None:
+    trial = store.trial(told[1].id)
+    card = model_card(campaign, trial)
+    math, code = campaign.pool.checkpoints
+    for line in (
+        f"# tiny: merge {trial.id}",
+        f"| `math` | 0.75 | `{math.digest}` |",
+        f"| `code` | 0.25 | `{code.digest}` |",
+        "| `sums/acc` | higher | 0.7500 ± 0.2500 (4) | 0.6250 ± 0.2500 (4) |",
+        "| `text/word_perplexity` | lower | 8.0000 (4) | 8.5000 (4) |",
+        "lm_eval --model hf --model_args pretrained=.,dtype=bfloat16 --tasks sums,text "
+        "--samples items.search.json --batch_size 16",
+        "lm_eval --model hf --model_args pretrained=.,dtype=bfloat16 --tasks sums,text "
+        "--samples items.holdout.json --batch_size 16",
+    ):
+        assert line in card.splitlines()
+    assert "It was proposed by the `nsga2` strategy." in card
+    assert card == model_card(campaign, trial)
+
+
+def test_the_front_matter_is_yaml(campaign: Campaign, told: list[Trial]) -> None:
+    _, front_matter, _ = model_card(campaign, told[1]).split("---\n", 2)
+    assert yaml.safe_load(front_matter) == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["mergefront", "merge", "merge-linear"],
+        "mergefront_trial": told[1].id,
+        "mergefront_recipe": told[1].candidate.recipe.digest,
+    }
+
+
+def test_baselines_say_that_they_are(campaign: Campaign, told: list[Trial]) -> None:
+    assert "It is the parent `math`" in model_card(campaign, told[0])
+    soup = told[0].replace(candidate=told[0].candidate.replace(kind="soup", label="uniform soup"))
+    assert "It is the uniform soup" in model_card(campaign, soup)
+
+
+def test_a_base_and_a_scale_are_shown(campaign: Campaign, told: list[Trial]) -> None:
+    base = campaign.pool.checkpoints[0].replace(name="root", digest="b" * 64)
+    campaign = campaign.replace(pool=campaign.pool.replace(base=base))
+    method = TaskArithmeticMerge(weights=(0.5, 0.5), scale=1.25)
+    recipe = told[1].candidate.recipe.replace(method=method, base=base.digest)
+    card = model_card(campaign, told[1].replace(candidate=told[1].candidate.replace(recipe=recipe)))
+    assert "Method `task_arithmetic`, scale 1.25" in card
+    assert f"| `root` | base | `{'b' * 64}` |" in card
+    assert "2 checkpoints and a base" in card
+
+
+def test_each_number_of_examples_has_its_own_command(store: Store, campaign: Campaign, told: list[Trial]) -> None:
+    one, two = campaign.spec.objectives
+    spec = campaign.spec.replace(objectives=(one.replace(num_fewshot=5), two))
+    spec = spec.replace(evaluation=spec.evaluation.replace(apply_chat_template=True, batch_size=3))
+    card = model_card(campaign.replace(spec=spec), store.trial(told[2].id))
+    commands = [line for line in card.splitlines() if line.startswith("lm_eval")]
+    assert [command.partition("--tasks ")[2] for command in commands] == [
+        "sums --samples items.search.json --batch_size 3 --num_fewshot 5 --apply_chat_template",
+        "text --samples items.search.json --batch_size 3 --apply_chat_template",
+    ]
+
+
+def test_a_trial_without_scores_says_so(campaign: Campaign, told: list[Trial]) -> None:
+    bare = told[1].replace(measurements=(), state="infeasible")
+    card = model_card(campaign, bare)
+    assert "None: the trial is infeasible." in card
+    assert "lm_eval" not in card
+
+
+def test_the_lists_of_items_are_those_that_were_scored(
+    client: TestClient, store: Store, campaign: Campaign, told: list[Trial]
+) -> None:
+    files = card_files(campaign, store.trial(told[1].id))
+    assert set(files) == {"README.md", "items.search.json", "items.holdout.json"}
+    assert json.loads(files["items.search.json"]) == {"sums": [0, 2, 4, 6], "text": [0, 2, 4, 6]}
+    assert json.loads(files["items.holdout.json"]) == {"sums": [1, 3, 5, 7], "text": [1, 3, 5, 7]}
+    assert client.get(f"/v1/checkpoints/{told[1].id}/files/items.search.json").content == files["items.search.json"]
+
+
+def test_names_cannot_break_the_page(campaign: Campaign, told: list[Trial]) -> None:
+    spec = campaign.spec.replace(name="a\n---\n# b | `c`")
+    card = model_card(campaign.replace(spec=spec), told[1])
+    assert "# a --- # b \\| `c`: merge" in card
+
+
+def test_the_card_is_served_with_the_checkpoint(
+    client: TestClient, store: Store, campaign: Campaign, told: list[Trial]
+) -> None:
+    response = client.get(f"/v1/checkpoints/{told[1].id}/files/README.md")
+    assert response.text == model_card(campaign, store.trial(told[1].id))
+    assert response.headers["content-type"] == "text/markdown; charset=utf-8"
