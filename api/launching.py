@@ -17,8 +17,9 @@ CACHE = "cache"
 def check(document: Mapping[str, Any], service: Service) -> tuple[CampaignSpec, Pool]:
     """Return the completed spec and its pool, without writing to the database. Reads every new checkpoint once.
 
-    Raises `InvalidSpec` for fields that are wrong in themselves or that no space can be made of; else an `InvalidInput` that names what no worker
-    offers and every checkpoint that cannot be used, together; `NotReady` when no worker has said what it offers.
+    Raises `InvalidSpec` for fields that are wrong in themselves or that no space can be made of; else an
+    `InvalidInput` that names what no worker offers and every checkpoint that cannot be used, together; `NotReady` when
+    no worker has said what it offers.
     """
     settings = service.settings
     spec = parse_spec(document)

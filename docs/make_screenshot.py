@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, sync_playwright
 
-WIDTH, HEIGHT = 1280, 900
+WIDTH, HEIGHT = 1280, 1030
 LOADED = "() => Boolean(document.querySelector('#front-plot .points path'))"
 WAIT_SECONDS = 60
 
@@ -36,7 +36,7 @@ def take(url: str, out: Path) -> None:
             page.locator("#rows a").first.click()
         wait_for_front(page)
         out.parent.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=out, full_page=True)
+        page.screenshot(path=out)
         browser.close()
 
 

@@ -306,10 +306,10 @@ def campaign_spec(zoo: Path) -> dict[str, Any]:
         "pool": {"checkpoints": [{"name": path.name, "path": str(path)} for path in generalists]},
         "space": {"kind": "linear", "normalize": "sum"},
         "objectives": [
-            {"task": "tiny_sort", "metric": "exact_match"},
-            {"task": "tiny_reverse", "metric": "exact_match"},
             {"task": "tiny_max", "metric": "exact_match"},
             {"task": "tiny_most", "metric": "acc"},
+            {"task": "tiny_sort", "metric": "exact_match"},
+            {"task": "tiny_reverse", "metric": "exact_match"},
             {"task": "tiny_text", "metric": "bits_per_byte", "weight": 0},
         ],
         "evaluation": {"search_items": 200, "holdout_items": 600, "batch_size": 100},

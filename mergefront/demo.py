@@ -20,14 +20,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from campaigns.errors import MergefrontError
 from mergefront.client import Client, Json
-from mergefront.demo_report import demo_report, margins
+from mergefront.demo_report import demo_report
 from mergefront.progress import byte_progress
-from mergefront.tables import front_table
+from mergefront.tables import front_table, group_trials
 from mergefront.watching import format_seconds, watch_campaign
 
 ZOO_FILE = Path(__file__).resolve().parents[1] / "examples" / "tiny_zoo.py"
 READY_SECONDS = 180.0
 SHOWN_ITEMS = 3
+SHOWN_MERGES = 8
 
 
 class DemoFailed(MergefrontError):
@@ -65,7 +66,12 @@ def run_demo(output: Path, port: int, console: Console) -> None:
             service.wait_until_ready(client)
         campaign = search(client, zoo_module.campaign_spec(zoo), service.url, stopwatch, console)
         front = client.front(campaign["id"])
-        console.print(front_table(front))
+        console.print(front_table(front, most=SHOWN_MERGES))
+        hidden = len(group_trials(front, "front")) - SHOWN_MERGES
+        if hidden > 0:
+            console.print(
+                f"... and {hidden} more on the front: see the dashboard, or `mergefront front {campaign['id']}`"
+            )
         best = client.best(campaign["id"])
         with stopwatch.phase("pull"):
             directory = pull(client, best["id"], output / "best", console)
@@ -166,7 +172,7 @@ def pull(client: Client, trial_id: str, directory: Path, console: Console) -> Pa
 def conclude(console: Console, report: Json, campaign: Json) -> None:
     """Say in words what was found."""
     console.print(campaign["summary"]["recommendation"]["reason"], style="bold", highlight=False)
-    for rival, margin in margins(report).items():
+    for rival, margin in report["holdout_margins"].items():
         console.print(
             f"holdout macro-average over {rival}: {margin['difference']:+.3f} ± {margin['standard_error']:.3f}"
         )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from mergefront.tables import group_trials
@@ -11,26 +12,40 @@ Json = dict[str, Any]
 
 def demo_report(campaign: Json, front: Json, trials: Sequence[Json], seconds: dict[str, float]) -> Json:
     """Return baselines and front with parameters and scores, seconds per phase, evaluations and utilization."""
-    baselines = [_entry(front, trial) for trial in front["baselines"]]
-    return {
+    report = {
         "campaign_id": campaign["id"],
         "recommended": campaign["summary"]["recommendation"],
         "hypervolume": campaign["summary"]["hypervolume"],
-        "baselines": baselines,
+        "baselines": [_entry(front, trial) for trial in front["baselines"]],
         "front": [_entry(front, trial) for trial in front["front"]],
         "front_without_baselines": len(group_trials(front, "front")),
-        "seconds": seconds,
+        "seconds": {**seconds, **campaign_seconds(campaign)},
         "evaluations": sum(len(trial["timings"]) for trial in trials),
         "search_evaluations": sum("search" in trial["timings"] for trial in trials),
         "candidates": sum(trial["candidate"]["kind"] == "candidate" for trial in trials),
         "actor_utilization": campaign["progress"]["actor_utilization"],
     }
+    return {**report, "holdout_margins": margins(report)}
+
+
+def campaign_seconds(campaign: Json) -> dict[str, float]:
+    """Return the seconds of a complete campaign's own phases: waiting for actors, search, holdout scoring."""
+    phases = {
+        "campaign: actors": ("created_at", "started_at"),
+        "campaign: search": ("started_at", "search_finished_at"),
+        "campaign: holdout": ("search_finished_at", "finished_at"),
+    }
+    return {phase: _seconds(campaign[start], campaign[end]) for phase, (start, end) in phases.items()}
+
+
+def _seconds(start: str, end: str) -> float:
+    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds(), 2)
 
 
 def margins(report: Json) -> Json:
     """Return by how much the recommended merge beats the best single parent and the uniform soup, on holdout items.
 
-    The standard error of a difference takes both scores as independent: an upper bound, since they share the items.
+    The standard error of a difference takes both scores as independent, which is cautious: they share the items.
     """
     entries = {entry["trial_id"]: entry for entry in [*report["front"], *report["baselines"]]}
     best = entries[report["recommended"]["trial_id"]]["macro_average"]["holdout"]

@@ -8,8 +8,14 @@ from rich.table import Table
 Json = Mapping[str, Any]
 
 
-def front_table(front: Json) -> Table:
-    """Return baselines and front, the recommended trial marked; a cell has the search score above the holdout score."""
+SHOWN_WEIGHTS = 3
+
+
+def front_table(front: Json, most: int | None = None) -> Table:
+    """Return baselines and front, the recommended trial marked; a cell has the search score above the holdout score.
+
+    The front is sorted by its macro-average on the search items; `most` cuts it.
+    """
     recommended = (front["recommendation"] or {}).get("trial_id")
     table = Table(title="Pareto front beside the baselines (search above holdout, ± standard error)")
     table.add_column("trial", no_wrap=True)
@@ -19,7 +25,7 @@ def front_table(front: Json) -> Table:
         table.add_column(f"{objective['task']}\n{objective['metric']} {arrow}", justify="right")
     table.add_column("macro-\naverage ↑", justify="right")
     for group in ("baselines", "front"):
-        for trial in group_trials(front, group):
+        for trial in group_trials(front, group)[: most if group == "front" else None]:
             style = "bold green" if trial["id"] == recommended else None
             table.add_row(*_row(front, trial, trial["id"] == recommended), style=style)
         table.add_section()
@@ -27,9 +33,12 @@ def front_table(front: Json) -> Table:
 
 
 def group_trials(front: Json, group: str) -> list[Json]:
-    """Return the trials of `baselines` or `front`; a baseline on the front is listed with the baselines only."""
+    """Return the trials of `baselines` or `front`, the latter by macro-average; a baseline is listed as such only."""
+    if group == "baselines":
+        return list(front["baselines"])
     baselines = {trial["id"] for trial in front["baselines"]}
-    return [trial for trial in front[group] if group == "baselines" or trial["id"] not in baselines]
+    members = [trial for trial in front["front"] if trial["id"] not in baselines]
+    return sorted(members, key=lambda trial: -front["macro"][trial["id"]]["search"]["value"])
 
 
 def objective_name(objective: Json) -> str:
@@ -59,4 +68,6 @@ def _score(score: Json) -> str:
 
 
 def _weights(parameters: Mapping[str, float]) -> str:
-    return " ".join(f"{name.removeprefix('weight.')}={value:.2f}" for name, value in parameters.items())
+    heaviest = sorted(parameters.items(), key=lambda item: -abs(item[1]))
+    shown = "\n".join(f"{name.removeprefix('weight.')} {value:.2f}" for name, value in heaviest[:SHOWN_WEIGHTS])
+    return shown + (f"\n+ {len(heaviest) - SHOWN_WEIGHTS} more" if len(heaviest) > SHOWN_WEIGHTS else "")

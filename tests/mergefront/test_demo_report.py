@@ -2,7 +2,7 @@
 
 import pytest
 
-from mergefront.demo_report import demo_report, margins
+from mergefront.demo_report import demo_report
 from mergefront.tables import front_table
 
 
@@ -43,6 +43,10 @@ def report(front):
         "id": "c",
         "summary": {"recommendation": front["recommendation"], "hypervolume": 0.5},
         "progress": {"actor_utilization": 0.97},
+        "created_at": "2026-01-01T00:00:00Z",
+        "started_at": "2026-01-01T00:00:10Z",
+        "search_finished_at": "2026-01-01T00:01:10Z",
+        "finished_at": "2026-01-01T00:01:40.5Z",
     }
     return demo_report(campaign, front, [*front["baselines"], *front["front"]], {"zoo": 1.0})
 
@@ -52,11 +56,17 @@ def test_the_report_has_search_and_holdout_values_with_errors(report):
     assert best["parameters"] == {"weight.a": 1.0}
     assert best["search"]["sort/acc"] == {"value": 0.8, "standard_error": 0.03, "items": 10}
     assert best["holdout"]["sort/acc"]["value"] == pytest.approx(0.7)
+    assert report["seconds"] == {
+        "zoo": 1.0,
+        "campaign: actors": 10.0,
+        "campaign: search": 60.0,
+        "campaign: holdout": 30.5,
+    }
     assert (report["candidates"], report["search_evaluations"], report["evaluations"]) == (1, 4, 8)
 
 
 def test_margins_are_over_the_best_parent_and_the_soup(report):
-    found = margins(report)
+    found = report["holdout_margins"]
     assert list(found) == ["b", "uniform soup"]
     assert found["b"]["difference"] == pytest.approx(0.2)
     assert found["uniform soup"]["standard_error"] == pytest.approx(0.03 * 2**0.5)
