@@ -75,7 +75,7 @@ class Settings:
     generalist_learning_rates: tuple[float, float] = (1e-3, 2.5e-3)
     concentration: float = 0.25
     emphasis: float = 1.5
-    expert_steps: int = 40
+    expert_steps: int = 20
     examples: int = 8000
     documents: int = 800
     threads: int = 2

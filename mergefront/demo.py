@@ -100,9 +100,15 @@ def make_zoo(zoo_module: ModuleType, directory: Path, console: Console) -> Path:
     columns = (TextColumn("[bold]zoo[/] {task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=1.0)
-        zoo: Path = zoo_module.build_zoo(
-            directory, progress=lambda share, what: progress.update(task, completed=share, description=what)
-        )
+        named: list[str] = []
+
+        def show(share: float, checkpoint: str) -> None:
+            progress.update(task, completed=share, description=checkpoint)
+            if not console.is_terminal and checkpoint not in named:
+                named.append(checkpoint)
+                console.print(f"zoo: training {checkpoint}, {share:.0%} done")
+
+        zoo: Path = zoo_module.build_zoo(directory, progress=show)
         progress.update(task, completed=1.0, description="ready")
     return zoo
 
@@ -184,7 +190,9 @@ def conclude(console: Console, report: Json, campaign: Json) -> None:
 def show_items(directory: Path, zoo: Path, console: Console) -> None:
     """Load the pulled directory as anybody would and let it answer a few items."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(directory)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     console.print(f"loaded {directory.name}/ with AutoModelForCausalLM.from_pretrained:")

@@ -21,6 +21,7 @@ from campaigns.noun import Noun
 from mergefront.settings import DEFAULT_HOST, DEFAULT_PORT, sqlite_url
 from optimizer.worker import WorkerProcess, WorkerSettings
 
+POLL_SECONDS = 0.2
 RESTART_SECONDS = 2.0
 STOP_SECONDS = 15.0
 GRACE_SECONDS = 3  # an event stream that nobody closes must not keep the service from ending
@@ -37,7 +38,6 @@ class WorkerSupervisor:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._command = [sys.executable, "-m", "mergefront", "worker", "--until-input-closes", *arguments]
-        self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, name="worker-supervisor", daemon=True)
 
@@ -48,30 +48,24 @@ class WorkerSupervisor:
     def stop(self) -> None:
         """Ask the worker to end and wait for it."""
         self._stopping.set()
-        if self._process is not None:
-            self._process.terminate()
         self._thread.join()
 
     def _keep_alive(self) -> None:
         while not self._stopping.is_set():
-            with subprocess.Popen(self._command, stdin=subprocess.PIPE) as self._process:
-                self._wait()
+            with subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True) as worker:
+                self._wait(worker)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(worker.pid, signal.SIGKILL)  # what Ray leaves of a worker that was killed
             if not self._stopping.wait(RESTART_SECONDS):
-                logger.warning("the worker ended with code %s; starting another", self._process.returncode)
+                logger.warning("the worker ended with code %s; starting another", worker.returncode)
 
-    def _wait(self) -> None:
-        assert self._process is not None
-        while self._process.poll() is None:
-            if self._stopping.wait(0.2):
-                self._end()
-
-    def _end(self) -> None:
-        assert self._process is not None
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+    def _wait(self, worker: subprocess.Popen[bytes]) -> None:
+        while worker.poll() is None:
+            if self._stopping.wait(POLL_SECONDS):
+                worker.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    worker.wait(STOP_SECONDS)
+                return
 
 
 class ServiceOptions(Noun):

@@ -8,7 +8,7 @@ from rich.table import Table
 Json = Mapping[str, Any]
 
 
-SHOWN_WEIGHTS = 3
+SHOWN_WEIGHTS = 2
 
 
 def front_table(front: Json, most: int | None = None) -> Table:
@@ -19,11 +19,10 @@ def front_table(front: Json, most: int | None = None) -> Table:
     recommended = (front["recommendation"] or {}).get("trial_id")
     table = Table(title="Pareto front beside the baselines (search above holdout, ± standard error)")
     table.add_column("trial", no_wrap=True)
-    table.add_column("merge")
     for objective in front["objectives"]:
         arrow = "↓" if objective["direction"] == "minimize" else "↑"
-        table.add_column(f"{objective['task']}\n{objective['metric']} {arrow}", justify="right")
-    table.add_column("macro-\naverage ↑", justify="right")
+        table.add_column(f"{arrow} {objective['task']}\n{objective['metric']}", justify="right", overflow="fold")
+    table.add_column("↑ macro-\naverage", justify="right")
     for group in ("baselines", "front"):
         for trial in group_trials(front, group)[: most if group == "front" else None]:
             style = "bold green" if trial["id"] == recommended else None
@@ -49,8 +48,8 @@ def objective_name(objective: Json) -> str:
 
 def _row(front: Json, trial: Json, recommended: bool) -> list[str]:
     candidate = trial["candidate"]
-    label = candidate["label"] or _weights(candidate["parameters"])
-    cells = [trial["id"] + (" ★" if recommended else ""), label]
+    merge = candidate["label"] or _weights(candidate["parameters"])
+    cells = [trial["id"] + (" ★" if recommended else "") + f"\n{merge}"]
     for objective in front["objectives"]:
         scores = {m["split"]: m for m in trial["measurements"] if m["objective"] == objective_name(objective)}
         cells.append(_splits(scores))
@@ -68,6 +67,7 @@ def _score(score: Json) -> str:
 
 
 def _weights(parameters: Mapping[str, float]) -> str:
-    heaviest = sorted(parameters.items(), key=lambda item: -abs(item[1]))
-    shown = "\n".join(f"{name.removeprefix('weight.')} {value:.2f}" for name, value in heaviest[:SHOWN_WEIGHTS])
+    weights = {name.removeprefix("weight."): w for name, w in parameters.items() if name.startswith("weight.")}
+    heaviest = sorted(weights, key=lambda name: -abs(weights[name]))
+    shown = "\n".join(f"{name} {weights[name]:.2f}" for name in heaviest[:SHOWN_WEIGHTS])
     return shown + (f"\n+ {len(heaviest) - SHOWN_WEIGHTS} more" if len(heaviest) > SHOWN_WEIGHTS else "")

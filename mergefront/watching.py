@@ -1,8 +1,8 @@
 """Following a campaign in a terminal."""
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -10,7 +10,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from mergefront.client import Client, Json
 
 POLL_SECONDS = 1.0
+LINE_SECONDS = 10.0  # how often a console that is no terminal, a log say, gets a line
 FINAL_STATES = ("complete", "failed", "cancelled")
+
+
+class Glance(NamedTuple):
+    """What one look at a campaign shows: its phase, how far that is, and what was found."""
+
+    phase: str
+    done: int
+    total: int
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.phase} {self.done}/{self.total} {self.found}".rstrip()
 
 
 def watch_campaign(client: Client, campaign_id: str, console: Console) -> Json:
@@ -21,43 +34,54 @@ def watch_campaign(client: Client, campaign_id: str, console: Console) -> Json:
         MofNCompleteColumn(),
         TextColumn("{task.fields[found]}"),
     )
+    next_line = 0.0
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("queued", total=None, found="")
         while True:
             campaign = client.campaign(campaign_id)
-            done, total = campaign["progress"]["evaluations_done"], campaign["progress"]["evaluations_total"]
+            glance = look(campaign, client.front(campaign_id))
             progress.update(
-                task, description=_phase(campaign), completed=done, total=total, found=_found(client, campaign)
+                task, description=glance.phase, completed=glance.done, total=glance.total, found=glance.found
             )
             if campaign["state"] in FINAL_STATES:
                 break
+            if not console.is_terminal and time.monotonic() >= next_line:
+                console.print(str(glance), markup=False, highlight=False)
+                next_line = time.monotonic() + LINE_SECONDS
             time.sleep(POLL_SECONDS)
     if campaign["reason"]:
         console.print(f"{campaign['state']}: {campaign['reason']}", markup=False)
     return campaign
 
 
-def _phase(campaign: Json) -> str:
+def look(campaign: Json, front: Json) -> Glance:
+    """Return what to show of a campaign with its front: search progress first, then that of the holdout scoring."""
+    progress = campaign["progress"]
     if campaign["state"] == "running" and campaign["search_finished_at"] is not None:
-        return "scoring on holdout items"
-    return str(campaign["state"])
+        trials = {trial["id"]: trial for trial in [*front["front"], *front["baselines"]]}
+        done = sum("holdout" in trial["timings"] for trial in trials.values())
+        left = _seconds_since(campaign["search_finished_at"]) / done * (len(trials) - done) if done else None
+        return Glance("holdout", done, len(trials), _found(campaign, front, left))
+    done, total = progress["evaluations_done"], progress["evaluations_total"]
+    phase = "search" if campaign["state"] == "running" else campaign["state"]
+    return Glance(phase, done, total, _found(campaign, front, progress["seconds_left"]))
 
 
-def _found(client: Client, campaign: Json) -> str:
-    summary, progress = campaign["summary"], campaign["progress"]
+def _found(campaign: Json, front: Json, seconds_left: float | None) -> str:
+    summary = campaign["summary"]
     parts = []
     if summary["hypervolume"] is not None:
         parts.append(f"hypervolume {summary['hypervolume']:.4f}")
-    if summary["recommendation"] is not None:
-        parts.append(_best(client.front(campaign["id"]), summary["recommendation"]["trial_id"]))
-    if progress["seconds_left"] is not None and campaign["state"] == "running":
-        parts.append(f"{format_seconds(progress['seconds_left'])} left")
+    if (recommended := summary["recommendation"]) is not None:
+        macro = (front["macro"].get(recommended["trial_id"]) or {}).get("search")
+        parts.append(f"best {recommended['trial_id']}" + (f" at {macro['value']:.3f}" if macro else ""))
+    if seconds_left is not None and campaign["state"] == "running":
+        parts.append(f"{format_seconds(seconds_left)} left")
     return " · ".join(parts)
 
 
-def _best(front: Mapping[str, Any], trial_id: str) -> str:
-    macro = (front["macro"].get(trial_id) or {}).get("search")
-    return f"best {trial_id}" + (f" at {macro['value']:.3f}" if macro else "")
+def _seconds_since(moment: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
 def format_seconds(seconds: float) -> str:

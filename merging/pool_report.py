@@ -94,15 +94,16 @@ def misfits(files: CheckpointFiles, template: CheckpointFiles) -> Iterator[Field
 
 
 def _architecture(files: CheckpointFiles) -> str:
-    architectures = files.config.get("architectures") or [files.config.get("model_type")]
-    return str(architectures[0])
+    architectures = files.config.get("architectures")
+    listed = isinstance(architectures, list) and architectures
+    return str(listed[0] if listed else files.config.get("model_type"))
 
 
 def _template_errors(template: CheckpointFiles) -> Iterator[FieldError]:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     model_type = template.config.get("model_type")
-    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if not isinstance(model_type, str) or model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         message = "transformers has no causal language model of this type, and code in checkpoints is never run"
         yield field_error(template.field, model_type, message, "a model_type that transformers knows")
     if not template.merged_tensors:
@@ -153,7 +154,10 @@ def _tokenizer_difference(path: Path, template: Path) -> str | None:
             continue
         if name != "tokenizer.json":
             return f"{mine.name} has other content"
-        return _json_difference(json.loads(mine.read_bytes()), json.loads(theirs.read_bytes()))
+        try:
+            return _json_difference(json.loads(mine.read_bytes()), json.loads(theirs.read_bytes()))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return f"{mine.name} that is no tokenizer, or does not compare with one ({type(error).__name__}: {error})"
     return None
 
 

@@ -75,5 +75,5 @@ def test_margins_are_over_the_best_parent_and_the_soup(report):
 def test_the_table_marks_the_recommended_trial_and_lists_a_baseline_once(front):
     front["front"].append(front["baselines"][2])
     table = front_table(front)
-    assert list(table.columns[0].cells) == ["c-0", "c-1", "c-2", "c-3 ★"]
-    assert list(table.columns[2].cells)[-1] == "0.800 ±0.030\n0.700 ±0.030"
+    assert list(table.columns[0].cells) == ["c-0\na", "c-1\nb", "c-2\nuniform soup", "c-3 ★\na 1.00"]
+    assert list(table.columns[1].cells)[-1] == "0.800 ±0.030\n0.700 ±0.030"

@@ -194,6 +194,13 @@ def test_etags_name_the_bytes(pool: Pool) -> None:
         assert model.files[name].etag == hashlib.sha256(content(model, name)).hexdigest()
 
 
+def test_another_template_gives_other_etags(zoo: Path, pool_of: Any) -> None:
+    plain, based = pool_of(zoo, ["a", "c"]), pool_of(zoo, ["a", "c"], base="b")  # b has its tensors in another order
+    models = [MergedModel(PoolFiles(pool), linear(plain, 0.5, 0.5)) for pool in (plain, based)]
+    assert len({content(model, "model.safetensors") for model in models}) == 2
+    assert len({model.files["model.safetensors"].etag for model in models}) == 2
+
+
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype", None])
 def test_config_says_the_type_of_the_merge(make_checkpoint: Any, tmp_path: Path, key: str | None, pool_of: Any) -> None:
     for seed, name in enumerate("ab"):

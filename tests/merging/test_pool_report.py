@@ -148,6 +148,16 @@ def test_added_tokens_differ(make_checkpoint: Make, tmp_path: Path, misfits: Any
     assert "<extra>" in error.value
 
 
+@pytest.mark.parametrize(
+    "text", ["{not json", "[]", '{"model": null}', '{"model": {"vocab": {}}, "added_tokens": [1]}']
+)
+def test_a_corrupt_tokenizer_is_named(make_checkpoint: Make, tmp_path: Path, misfits: Any, text: str) -> None:
+    make_checkpoint("a")
+    (make_checkpoint("b") / "tokenizer.json").write_text(text)
+    (error,) = misfits(tmp_path, ["a", "b"])
+    assert (error.field, error.message) == ("pool.checkpoints.1.path", "tokenizer differs")
+
+
 def test_padding_settings_may_differ(make_checkpoint: Make, tmp_path: Path, pool_of: Any) -> None:
     make_checkpoint("a")
     edit_tokenizer(make_checkpoint("b"), truncation={"max_length": 8})
@@ -161,6 +171,24 @@ def test_model_type_without_code_in_transformers(make_checkpoint: Make, tmp_path
     (error,) = misfits(tmp_path, ["a", "b"])
     assert error.field == "pool.checkpoints.0.path"
     assert "lamma" in error.value
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"model_type": ["llama"]}, "pool.checkpoints.0.path"),
+        ({"model_type": None}, "pool.checkpoints.0.path"),
+        ({"architectures": {"a": 1}}, "pool.checkpoints.1.path"),
+    ],
+)
+def test_a_malformed_configuration_is_named(
+    make_checkpoint: Make, tmp_path: Path, misfits: Any, change: dict[str, object], field: str
+) -> None:
+    make_checkpoint("b")
+    config = make_checkpoint("a") / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    (error,) = misfits(tmp_path, ["a", "b"])
+    assert error.field == field
 
 
 def test_main_type_is_that_of_most_elements(make_checkpoint: Make) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 
+import psutil
 import pytest
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(600)]
@@ -36,6 +37,20 @@ def test_kill_9_of_the_service(service, client, spec, wait_for):
         assert {key: trial[key] for key in same} == {key: after[trial["id"]][key] for key in same}
     for trial in before.values():
         assert after[trial["id"]]["candidate"] == trial["candidate"]
+
+
+def test_kill_9_of_the_worker_alone(service, client, spec, wait_for):
+    spec["budget"] = {"evaluations": 30}
+    campaign_id = client.launch(spec)["id"]
+    wait_for(lambda: len(complete(client, campaign_id)) >= 12, what="12 complete trials")
+    [worker] = psutil.Process(service.process.pid).children()
+    family = worker.children(recursive=True)
+    worker.kill()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive, f"orphans of the killed worker: {alive}"
+    done = wait_until_final(client, campaign_id, wait_for)
+    assert (done["state"], done["reason"]) == ("complete", None)
+    assert done["trial_counts"] == {"complete": 8 + 1 + 30}
 
 
 def test_kill_9_of_an_actor(client, spec, wait_for):
