@@ -8,7 +8,7 @@ from fastapi import Path as PathParameter
 
 from api import examples
 from api.campaign_views import CampaignPage, CampaignView, view, views
-from api.launching import check
+from api.launching import check, create
 from api.problems import documented
 from api.service import ServiceOf
 from api.spec_body import spec_document
@@ -40,8 +40,7 @@ def router() -> APIRouter:
         document: Document, service: ServiceOf, response: Response, idempotency_key: IdempotencyKey = None
     ) -> CampaignView:
         """Create a campaign. With an Idempotency-Key, a repeated request gives the first one's campaign."""
-        spec, pool = check(document, service)
-        campaign = service.store.create_campaign(spec, pool, idempotency_key)
+        campaign = create(document, service, idempotency_key)
         response.headers["Location"] = f"/v1/campaigns/{campaign.id}"
         return view(service.store, campaign)
 

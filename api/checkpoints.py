@@ -77,7 +77,8 @@ def _model(service: Service, trial_id: str) -> MergedModel:
     trial = service.store.trial(trial_id)
     campaign = service.store.campaign(trial.campaign_id)
     files = service.pools.files(campaign.pool)
-    return MergedModel(files, trial.candidate.recipe, card_files(campaign, trial))
+    card = card_files(campaign, trial, service.store.baselines(campaign.id))
+    return MergedModel(files, trial.candidate.recipe, card)
 
 
 def _entry(trial_id: str, file: MergedFile) -> FileEntry:

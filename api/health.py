@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 from api.problems import documented
 from api.service import ServiceOf
 from campaigns.errors import NotReady
-from campaigns.inventory import Inventory, Worker
+from campaigns.inventory import Inventory
 from campaigns.noun import Noun
 
 
@@ -26,11 +26,12 @@ class Readiness(Noun):
 
 
 class WorkerView(Noun):
-    """A live worker, without its inventory."""
+    """A live worker, without the tasks that it offers: `/v1/inventory` has those of all."""
 
     id: str
     host: str
     devices: tuple[str, ...]
+    versions: dict[str, str]
     started_at: datetime
     seen_at: datetime
 
@@ -54,12 +55,12 @@ def router() -> APIRouter:
     def readyz(service: ServiceOf) -> Readiness:
         """Say whether a campaign that is launched now would run."""
         try:
-            workers = service.store.workers(service.settings.worker_seen_seconds)
+            workers = service.store.worker_ids(service.settings.worker_seen_seconds)
         except OperationalError:
             raise NotReady("the database does not answer") from None
         if not workers:
             raise NotReady(f"no worker was heard of in the last {service.settings.worker_seen_seconds:g} seconds")
-        return Readiness(workers=tuple(worker.id for worker in workers))
+        return Readiness(workers=tuple(workers))
 
     @routes.get("/v1/inventory", responses=documented(503))
     def inventory(service: ServiceOf) -> Inventory:
@@ -70,11 +71,6 @@ def router() -> APIRouter:
     def workers(service: ServiceOf) -> Workers:
         """Return the workers heard of lately."""
         found = service.store.workers(service.settings.worker_seen_seconds)
-        return Workers(items=tuple(_view(worker) for worker in found))
+        return Workers(items=tuple(WorkerView(**worker._asdict()) for worker in found))
 
     return routes
-
-
-def _view(worker: Worker) -> WorkerView:
-    kept = {name: value for name, value in dict(worker).items() if name != "inventory"}
-    return WorkerView(devices=worker.inventory.devices, **kept)

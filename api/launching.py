@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.service import Service
-from campaigns.errors import FieldError, InvalidInput, InvalidSpec
+from campaigns.campaign import Campaign
+from campaigns.errors import Conflict, FieldError, InvalidInput, InvalidSpec
 from campaigns.inventory import resolve
 from campaigns.pools import Pool
 from campaigns.spec import CampaignSpec, parse_spec
@@ -12,6 +13,29 @@ from merging.pool_report import inspect_pool
 from search_spaces import build_space
 
 CACHE = "cache"
+
+
+def create(document: Mapping[str, Any], service: Service, idempotency_key: str | None) -> Campaign:
+    """Create the campaign of a document, or return the one that the same key and spec created before.
+
+    A key that is known is settled before anything is checked again: checkpoints and workers may be gone by now.
+    Raises `Conflict` when the key was used with another spec, and whatever `check` raises.
+    """
+    earlier = None if idempotency_key is None else service.store.campaign_with_key(idempotency_key)
+    if earlier is None:
+        return service.store.create_campaign(*check(document, service), idempotency_key)
+    if not completes(earlier.spec, parse_spec(document)):
+        raise Conflict(f"idempotency key {idempotency_key!r} was used before, with another spec")
+    return earlier
+
+
+def completes(completed: CampaignSpec, asked: CampaignSpec) -> bool:
+    """Return whether the specs are equal but for directions, filled in where `asked` leaves them out."""
+    if len(completed.objectives) != len(asked.objectives):
+        return False
+    pairs = zip(completed.objectives, asked.objectives, strict=True)
+    filled = tuple(theirs.replace(direction=theirs.direction or ours.direction) for ours, theirs in pairs)
+    return asked.replace(objectives=filled) == completed
 
 
 def check(document: Mapping[str, Any], service: Service) -> tuple[CampaignSpec, Pool]:

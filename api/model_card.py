@@ -1,10 +1,10 @@
 """The model card of a merge: what it is made of, how good it is, and how to get the same numbers again."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from campaigns.campaign import Campaign
-from campaigns.objectives import Measurement, Objective, Split
+from campaigns.objectives import Measurement, Objective, Split, macro_average, macro_standard_error
 from campaigns.pools import Checkpoint
 from campaigns.recipe import Recipe
 from campaigns.trial import Trial
@@ -13,22 +13,23 @@ NAME = "README.md"
 SPLITS: tuple[Split, ...] = ("search", "holdout")
 
 
-def card_files(campaign: Campaign, trial: Trial) -> dict[str, bytes]:
+def card_files(campaign: Campaign, trial: Trial, baselines: Sequence[Trial] = ()) -> dict[str, bytes]:
     """Return the model card and the lists of items that its commands name, by file name.
 
     `trial` comes with its outcomes, since the items do.
     """
     lists = {item_file(split): json.dumps(items).encode() for split, items in item_lists(campaign, trial).items()}
-    return {NAME: model_card(campaign, trial).encode(), **lists}
+    return {NAME: model_card(campaign, trial, baselines).encode(), **lists}
 
 
-def model_card(campaign: Campaign, trial: Trial) -> str:
-    """Return the text of README.md; equal arguments give equal text."""
+def model_card(campaign: Campaign, trial: Trial, baselines: Sequence[Trial] = ()) -> str:
+    """Return the text of README.md; equal arguments give equal text. Scored `baselines` are shown beside the trial."""
     sections = [
         _front_matter(campaign, trial),
         _introduction(campaign, trial),
         _recipe(campaign, trial.candidate.recipe),
         _scores(campaign, trial),
+        *_comparison(campaign, trial, baselines),
         _reproduction(campaign, trial),
     ]
     return "\n\n".join(sections) + "\n"
@@ -102,6 +103,28 @@ def _cell(trial: Trial, objective: Objective, split: Split) -> str:
 def _measured(measurement: Measurement) -> str:
     error = "" if measurement.standard_error is None else f" ± {measurement.standard_error:.4f}"
     return f"{measurement.value:.4f}{error} ({measurement.items})"
+
+
+def _comparison(campaign: Campaign, trial: Trial, baselines: Sequence[Trial]) -> Iterator[str]:
+    """Yield the section that sets the trial against the best parent on the search items and the soup, if there are."""
+    searched = [(macro_average(campaign.spec.objectives, b.measurements, "search"), b) for b in baselines]
+    scored = [(value, baseline) for value, baseline in searched if value is not None]
+    parents = [found for found in scored if found[1].candidate.kind == "parent"]
+    rows = [("this merge", trial)]
+    if parents:
+        best = max(parents, key=lambda found: found[0])[1]
+        rows.append((f"best parent, {_code(best.candidate.label or '')}", best))
+    rows += [("uniform soup", baseline) for _, baseline in scored if baseline.candidate.kind == "soup"]
+    if len(rows) > 1:
+        table = [f"| {name} | {' | '.join(_macro(campaign, row, split) for split in SPLITS)} |" for name, row in rows]
+        lead = "Weighted mean over the objectives, higher is better."
+        yield "\n".join(["## Baselines", "", lead, "", "| | search | holdout |", "|---|---|---|", *table])
+
+
+def _macro(campaign: Campaign, trial: Trial, split: Split) -> str:
+    value = macro_average(campaign.spec.objectives, trial.measurements, split)
+    error = macro_standard_error(campaign.spec.objectives, trial.measurements, split)
+    return "–" if value is None else f"{value:.4f}" + ("" if error is None else f" ± {error:.4f}")
 
 
 def _reproduction(campaign: Campaign, trial: Trial) -> str:

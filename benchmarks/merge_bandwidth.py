@@ -107,9 +107,8 @@ def recipe(pool: Pool, number: int) -> Recipe:
     """The candidate of that number: all weights differ from zero and from those of the one before."""
     raw = [1 + (number * 7 + index * 3) % 11 for index in range(len(pool.checkpoints))]
     weights = tuple(weight / sum(raw) for weight in raw)
-    return Recipe(
-        method=LinearMerge(weights=weights), sources=tuple(c.digest for c in pool.checkpoints), dtype="bfloat16"
-    )
+    sources = tuple(c.digest for c in pool.checkpoints)
+    return Recipe(method=LinearMerge(weights=weights), sources=sources, template=sources[0], dtype="bfloat16")
 
 
 def measure_in_turns(tasks: dict[str, tuple[int, Callable[[int], Any]]]) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ MergefrontError                500
 ├── NotReady                   503  no worker has published what it can do yet
 ├── BadCandidate               -    a point that cannot be scored (NaN logits): the trial is infeasible
 └── Fault                      -    something broke while evaluating: the trial is retried
-    └── ActorDied              -    the process that held the trial is gone
 """
 
 import difflib
@@ -135,10 +134,6 @@ class BadCandidate(MergefrontError):
 
 class Fault(MergefrontError):
     """Something broke while a trial was evaluated: it is retried, and never becomes a score."""
-
-
-class ActorDied(Fault):
-    """The process that held the trial is gone."""
 
 
 def from_validation(error: ValidationError, root: str = "", kind: type[InvalidInput] = InvalidSpec) -> InvalidInput:

@@ -33,12 +33,16 @@ class MergeConfig(Noun):
     def recipe(self, pool: Pool) -> Recipe:
         """Return the recipe over `pool`, which is what was found of `self.pool`. A checkpoint left out weighs 0."""
         weights = tuple(self.weights.get(name, 0.0) for name in pool.names)
-        sources = tuple(checkpoint.digest for checkpoint in pool.checkpoints)
-        if self.method == "linear":
-            return Recipe(method=LinearMerge(weights=weights), sources=sources, dtype=pool.dtype)
-        assert pool.base is not None
-        method = TaskArithmeticMerge(weights=weights, scale=self.scale)
-        return Recipe(method=method, sources=sources, base=pool.base.digest, dtype=pool.dtype)
+        is_linear = self.method == "linear"
+        return Recipe(
+            method=LinearMerge(weights=weights)
+            if is_linear
+            else TaskArithmeticMerge(weights=weights, scale=self.scale),
+            sources=tuple(checkpoint.digest for checkpoint in pool.checkpoints),
+            base=None if is_linear else pool.template.digest,
+            template=pool.template.digest,
+            dtype=pool.dtype,
+        )
 
 
 def parse_merge_config(document: Mapping[str, Any]) -> MergeConfig:

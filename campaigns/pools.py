@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from campaigns.noun import Noun, canonical_digest, wrong
+from campaigns.noun import Noun, wrong
 
 MAX_CHECKPOINTS = 64
 
@@ -83,15 +83,3 @@ class Pool(Noun):
     def template(self) -> Checkpoint:
         """The base if there is one, else the first checkpoint."""
         return self.base or self.checkpoints[0]
-
-    @property
-    def digest(self) -> str:
-        """The identity of the pool's content: digests and order, not names or places."""
-        return canonical_digest(
-            _PoolContent(checkpoints=tuple(c.digest for c in self.checkpoints), base=self.base and self.base.digest)
-        )
-
-
-class _PoolContent(Noun):
-    checkpoints: tuple[str, ...]
-    base: str | None

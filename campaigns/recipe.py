@@ -35,6 +35,7 @@ class Recipe(Noun):
     method: Method
     sources: tuple[str, ...] = Field(min_length=1, description="Content digests of the checkpoints, in order")
     base: str | None = Field(None, description="Content digest of the base, where the method needs one")
+    template: str = Field(description="Content digest of the checkpoint whose configuration and tokenizer it gets")
     dtype: Dtype
     seed: int = 0
 

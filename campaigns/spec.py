@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from campaigns.errors import from_validation
 from campaigns.noun import Noun, wrong
-from campaigns.objectives import Objective, Split
+from campaigns.objectives import Objective
 from campaigns.pools import PoolSpec
 from campaigns.spaces import LinearSpace, Space
 from campaigns.strategies import Nsga2Search, Strategy
@@ -23,6 +23,12 @@ class Evaluation(Noun):
     holdout_items: int | None = Field(None, ge=0, description="Items kept for the final front; default: all the others")
     batch_size: int = Field(16, ge=1, le=4096)
     apply_chat_template: bool = False
+
+    def items_of(self, objective: Objective) -> tuple[int, int | None]:
+        """Return how many search and holdout items `objective` is scored on; None: all that remain."""
+        search = self.search_items if objective.search_items is None else objective.search_items
+        holdout = self.holdout_items if objective.holdout_items is None else objective.holdout_items
+        return search, holdout
 
 
 class Baselines(Noun):
@@ -62,16 +68,10 @@ class CampaignSpec(Noun):
     resources: Resources = Resources()
     seed: int = Field(0, ge=0, lt=2**32)
 
-    def items(self, objective: Objective, split: Split) -> int | None:
-        """Return how many items of `split` the objective is scored on; None means all that remain."""
-        if split == "search":
-            return objective.search_items or self.evaluation.search_items
-        return self.evaluation.holdout_items if objective.holdout_items is None else objective.holdout_items
-
     @property
     def has_holdout(self) -> bool:
         """Whether any objective keeps items for the final front."""
-        return any(self.items(objective, "holdout") != 0 for objective in self.objectives)
+        return any(self.evaluation.items_of(objective)[1] != 0 for objective in self.objectives)
 
     @model_validator(mode="after")
     def _space_fits_pool(self) -> "CampaignSpec":

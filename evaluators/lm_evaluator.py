@@ -123,7 +123,7 @@ class LmEvaluator:
             raise InvalidSpec(errors)
         for objective in self._objectives:
             name = objective.task
-            sizes = splits.sizes(objective, self._evaluation)
+            sizes = self._evaluation.items_of(objective)
             self._items[name] = splits.draw(name, documents[name], *sizes, self._seed)
             _set_fewshot(tasks[name], objective.num_fewshot)
         self._tasks = tasks

@@ -23,7 +23,7 @@ def protocol_digest(
 ) -> str:
     """Return the sha256 (hex) of how `objective` is measured.
 
-    `content` is the requests' digest; `settings` has batch size, dtype, chat template, seed and library versions.
+    `content` is the requests' digest; `settings` has batch size, dtype, chat template and library versions.
     """
     configuration = {key: value for key, value in task.config.to_dict(keep_callable=True).items() if key not in PLACES}
     return _digest(

@@ -32,7 +32,7 @@ def check(objectives: Sequence[Objective], evaluation: Evaluation, documents: di
     errors: list[FieldError] = []
     first: dict[str, tuple[int, int | None]] = {}
     for index, objective in enumerate(objectives):
-        search, holdout = sizes(objective, evaluation)
+        search, holdout = evaluation.items_of(objective)
         if first.setdefault(objective.task, (search, holdout)) != (search, holdout):
             message = f"objectives of task {objective.task!r} must agree on search_items and holdout_items"
             errors.append(field_error(f"objectives.{index}", (search, holdout), message, str(first[objective.task])))
@@ -46,13 +46,6 @@ def check(objectives: Sequence[Objective], evaluation: Evaluation, documents: di
                 break
             left -= wanted
     return errors
-
-
-def sizes(objective: Objective, evaluation: Evaluation) -> tuple[int, int | None]:
-    """Return how many search and holdout items `objective` gets; None: all the others."""
-    search = evaluation.search_items if objective.search_items is None else objective.search_items
-    holdout = evaluation.holdout_items if objective.holdout_items is None else objective.holdout_items
-    return search, holdout
 
 
 def _too_few(index: int, objective: Objective, name: str, wanted: int, allowed: str) -> FieldError:

@@ -31,8 +31,13 @@ Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="Where the 
 Token = Annotated[str | None, typer.Option("--token", envvar=TOKEN_VARIABLE, help="Bearer token of the service.")]
 Home = Annotated[Path | None, typer.Option(envvar=HOME_VARIABLE, help="Folder for database and caches.")]
 Database = Annotated[str | None, typer.Option(help="sqlite:///FILE or postgresql+psycopg://...; default: in the home.")]
-Tasks = Annotated[list[Path] | None, typer.Option(help="Folder with lm-eval task files; repeatable.")]
-Models = Annotated[list[Path] | None, typer.Option(help="Folder that model paths must lie under; repeatable.")]
+Tasks = Annotated[
+    list[Path] | None, typer.Option(exists=True, file_okay=False, help="Folder with lm-eval task files; repeatable.")
+]
+Models = Annotated[
+    list[Path] | None,
+    typer.Option(exists=True, file_okay=False, help="Folder that model paths must lie under; repeatable."),
+]
 Hub = Annotated[list[str] | None, typer.Option(help="Hub repository, owner/name, that may be used; repeatable.")]
 RayAddress = Annotated[str | None, typer.Option(help="Ray cluster to join; default: one of its own.")]
 
@@ -89,7 +94,8 @@ def worker(
         task_folders=tuple(path.resolve() for path in tasks or ()),
         ray_address=ray_address,
     )
-    run_worker(settings, until_input_closes)
+    with readable_errors():
+        run_worker(settings, until_input_closes)
 
 
 @app.command()
@@ -100,12 +106,11 @@ def launch(
     follow: Annotated[bool, typer.Option("--watch", help="Follow the campaign to its end.")] = False,
 ) -> None:
     """Launch a campaign and print its id."""
-    import yaml
-
+    from mergefront.documents import read_document
     from mergefront.watching import watch_campaign
 
     with readable_errors(), Client(url, token) as client:
-        campaign = client.launch(yaml.safe_load(spec.read_text()))
+        campaign = client.launch(read_document(spec))
         console.print(campaign["id"], highlight=False)
         if follow:
             watch_campaign(client, campaign["id"], console)

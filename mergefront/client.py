@@ -12,7 +12,10 @@ import httpx
 from mergefront.download import download_directory
 
 DEFAULT_URL = "http://127.0.0.1:8400"
-TIMEOUT_SECONDS = 300.0  # launching reads every checkpoint once
+TIMEOUT_SECONDS = 60.0
+READ_EVERY_CHECKPOINT = httpx.Timeout(
+    TIMEOUT_SECONDS, read=None
+)  # a new pool is read through once: as long as it takes
 
 Json = dict[str, Any]
 Step = Literal["pause", "resume", "stop", "cancel"]
@@ -64,11 +67,12 @@ class Client:
     def launch(self, spec: Mapping[str, Any], idempotency_key: str | None = None) -> Json:
         """Create a campaign and return it. A repeated call with one `idempotency_key` creates it once."""
         key = idempotency_key or str(uuid.uuid4())
-        return self._json("POST", "/v1/campaigns", json=dict(spec), headers={"Idempotency-Key": key})
+        headers = {"Idempotency-Key": key}
+        return self._json("POST", "/v1/campaigns", json=dict(spec), headers=headers, timeout=READ_EVERY_CHECKPOINT)
 
     def validate(self, spec: Mapping[str, Any]) -> Json:
         """Check a spec as `launch` does, without creating anything."""
-        return self._json("POST", "/v1/campaigns/validate", json=dict(spec))
+        return self._json("POST", "/v1/campaigns/validate", json=dict(spec), timeout=READ_EVERY_CHECKPOINT)
 
     def campaigns(self, limit: int = 50) -> list[Json]:
         """Return the newest campaigns first."""

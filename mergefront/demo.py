@@ -182,7 +182,7 @@ def conclude(console: Console, report: Json, campaign: Json) -> None:
         console.print(
             f"holdout macro-average over {rival}: {margin['difference']:+.3f} ± {margin['standard_error']:.3f}"
         )
-    utilization = report["actor_utilization"]
+    utilization = report["actor_utilization"] or 0.0
     console.print(f"actors busy {utilization:.1%} of the search; {report['evaluations']} evaluations")
     console.print("  ".join(f"{phase} {format_seconds(seconds)}" for phase, seconds in report["seconds"].items()))
 

@@ -45,13 +45,17 @@ def _seconds(start: str, end: str) -> float:
 def margins(report: Json) -> Json:
     """Return by how much the recommended merge beats the best single parent and the uniform soup, on holdout items.
 
-    The standard error of a difference takes both scores as independent, which is cautious: they share the items.
+    Trials that could not be scored there are left out. The standard error of a difference takes both scores as
+    independent, which is cautious: they share the items.
     """
+    scored = [entry for entry in report["baselines"] if entry["macro_average"]["holdout"] is not None]
     entries = {entry["trial_id"]: entry for entry in [*report["front"], *report["baselines"]]}
     best = entries[report["recommended"]["trial_id"]]["macro_average"]["holdout"]
-    parents = [entry for entry in report["baselines"] if entry["kind"] == "parent"]
+    if best is None:
+        return {}
+    parents = [entry for entry in scored if entry["kind"] == "parent"]
     rivals = [max(parents, key=lambda entry: _holdout(entry)["value"])] if parents else []
-    rivals += [entry for entry in report["baselines"] if entry["kind"] == "soup"]
+    rivals += [entry for entry in scored if entry["kind"] == "soup"]
     return {
         entry["label"]: {
             "difference": best["value"] - _holdout(entry)["value"],

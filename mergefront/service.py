@@ -146,7 +146,8 @@ def run_worker(settings: WorkerSettings, until_input_closes: bool) -> None:
 
 def _die_with_input() -> None:
     """Wait for the parent to end, then end at once, Ray's processes first: they outlive their driver by minutes."""
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 4096):  # not through the buffer, whose lock would abort a graceful end
+        pass
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

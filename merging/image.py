@@ -108,10 +108,8 @@ class MergedModel:
                     progress(done, total)
 
     def _list(self) -> Iterator[MergedFile]:
-        # The template counts too: tensors lie in its order, and buffers are its own.
-        origin = f"{self.recipe.digest}\0{self.pool_files.pool.template.digest}"
         for name, shard in self._shards.items():
-            identity = f"{origin}\0{name}\0{shard.size_bytes}"
+            identity = f"{self.recipe.digest}\0{name}\0{shard.size_bytes}"
             yield MergedFile(name, shard.size_bytes, hashlib.sha256(identity.encode()).hexdigest())
         for name, content in self._documents.items():
             yield MergedFile(name, len(content), hashlib.sha256(content).hexdigest())

@@ -50,6 +50,9 @@ class PoolFiles:
                 errors.append(field_error(f"recipe.sources.{index}", digest, "no checkpoint of this content", allowed))
         if METHODS[recipe.method.kind].needs_base and recipe.base not in self.checkpoints:
             errors.append(field_error("recipe.base", recipe.base, f"{recipe.method.kind} needs a base", allowed))
+        if recipe.template != self.pool.template.digest:
+            template = self.pool.template.digest
+            errors.append(field_error("recipe.template", recipe.template, "not the template of this pool", template))
         if len(recipe.method.weights) != len(recipe.sources):
             message = "there must be one weight per source"
             value = recipe.method.weights

@@ -14,6 +14,15 @@ from merging.sources import locate
 
 CACHE_NAME = "inspections.json"
 SHOWN_TENSORS = 3
+# One of these is needed: of tokenizer_config.json alone, transformers makes a tokenizer without words.
+VOCABULARY_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
+)
 VOCABULARY_TENSORS = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight", "embed_out.weight")
 
 
@@ -108,6 +117,9 @@ def _template_errors(template: CheckpointFiles) -> Iterator[FieldError]:
         yield field_error(template.field, model_type, message, "a model_type that transformers knows")
     if not template.merged_tensors:
         yield field_error(template.field, str(template.path), "the checkpoint has no tensor to merge")
+    if not template.files.keys() & set(VOCABULARY_FILES):
+        allowed = f"a directory with one of {', '.join(VOCABULARY_FILES)}"
+        yield field_error(template.field, str(template.path), "the checkpoint has no tokenizer", allowed)
 
 
 def _name_misfits(files: CheckpointFiles, template: CheckpointFiles) -> Iterator[FieldError]:
@@ -148,7 +160,7 @@ def _some(items: Sequence[str]) -> str:
 
 def _tokenizer_difference(path: Path, template: Path) -> str | None:
     """Return what differs between two tokenizers, None when nothing does or one of them is not there to compare."""
-    for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt"):
+    for name in (*VOCABULARY_FILES, "merges.txt"):
         mine, theirs = path / name, template / name
         if not (mine.is_file() and theirs.is_file()) or mine.read_bytes() == theirs.read_bytes():
             continue

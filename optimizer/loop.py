@@ -5,11 +5,14 @@ crash finds what was queued, running and told. Work is handed out in this order:
 what must be run again), new candidates, holdout scoring.
 """
 
+import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 from campaigns.campaign import Campaign
 from campaigns.errors import Fault, IllegalTransition
+from campaigns.objectives import Split
 from campaigns.states import CampaignState, CampaignStep, TrialState
 from campaigns.trial import Candidate, Evaluated, Trial
 from optimizer.executors.executor import Executor
@@ -21,7 +24,8 @@ from storage import Lease, Store
 
 WAIT_SECONDS = 0.5
 MAX_DUPLICATE_ASKS = 100
-MAX_CONSECUTIVE_FAULTS = 12
+MIN_FAULTS_IN_A_ROW = 12
+FAULTS_IN_A_ROW_PER_ACTOR = 3  # a node that is lost takes a job of each of its actors with it
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +51,8 @@ class SearchLoop:
         self._campaign = store.campaign(lease.campaign_id)
         self._book = TrialBook(self._campaign.spec)
         self._in_flight: dict[str, Job] = {}
-        self._holdout_faults: dict[str, int] = {}
-        self._consecutive_faults = 0
+        self._faults: Counter[tuple[str, Split]] = Counter()
+        self._faults_in_a_row = 0
         self._exhausted = False
 
     def run(self) -> Campaign:
@@ -73,7 +77,10 @@ class SearchLoop:
 
     def _recover(self) -> None:
         if self._campaign.state is CampaignState.QUEUED:
-            self._campaign = self._store.step(self._campaign.id, CampaignStep.START, lease=self._lease)
+            with contextlib.suppress(IllegalTransition):  # paused or cancelled in this moment: `run` will see
+                self._store.step(self._campaign.id, CampaignStep.START, lease=self._lease)
+        if self._refresh().is_final:
+            return
         self._book.write(self._store.trials(self._campaign.id))
         for trial in self._book.in_state(TrialState.RUNNING):
             self._book.write([self._store.retry(self._lease, trial.id, "the worker that ran it is gone")])
@@ -142,7 +149,7 @@ class SearchLoop:
             return None
         front = self._book.summary().front if self._campaign.search_finished_at is not None else ()
         for trial in self._book.awaiting_holdout(front):
-            given_up = self._holdout_faults.get(trial.id, 0) > self._campaign.spec.resources.retries
+            given_up = self._faults[trial.id, "holdout"] > self._campaign.spec.resources.retries
             if trial.id not in self._in_flight and not given_up:
                 return Job(trial_id=trial.id, recipe=trial.candidate.recipe, split="holdout")
         return None
@@ -173,23 +180,24 @@ class SearchLoop:
         self._book.write([self._store.reject(self._lease, trial_id, reason, state, summary)])
 
     def _retry_or_fail(self, trial_id: str, reason: str) -> None:
-        """A fault says nothing of the point: the strategy is never told of it."""
-        trial = self._book[trial_id]
-        if trial.attempts <= self._campaign.spec.resources.retries:
+        """A fault says nothing of the point: the strategy is never told of it. Restarts do not count as faults."""
+        self._faults[trial_id, "search"] += 1
+        if self._faults[trial_id, "search"] <= self._campaign.spec.resources.retries:
             self._book.write([self._store.retry(self._lease, trial_id, reason)])
             return
-        summary = self._book.summary_with(trial.replace(state=TrialState.FAILED))
+        summary = self._book.summary_with(self._book[trial_id].replace(state=TrialState.FAILED))
         self._book.write([self._store.fail(self._lease, trial_id, reason, summary)])
 
     def _receive_holdout(self, result: JobResult) -> None:
         trial_id, outcome = result.job.trial_id, result.outcome
         if isinstance(outcome, Infeasible | Faulted):
-            self._holdout_faults[trial_id] = self._holdout_faults.get(trial_id, 0) + 1
+            self._faults[trial_id, "holdout"] += 1
             logger.warning("trial %s could not be scored on the holdout items: %s", trial_id, outcome.reason)
             return
         self._book.write([self._store.add_holdout(self._lease, trial_id, outcome.evaluated)])
 
     def _watch_for_faults(self, outcome: object) -> None:
-        self._consecutive_faults = self._consecutive_faults + 1 if isinstance(outcome, Faulted) else 0
-        if isinstance(outcome, Faulted) and self._consecutive_faults >= MAX_CONSECUTIVE_FAULTS:
-            raise Fault(f"{self._consecutive_faults} faults in a row; the last one: {outcome.reason}")
+        self._faults_in_a_row = self._faults_in_a_row + 1 if isinstance(outcome, Faulted) else 0
+        most = max(MIN_FAULTS_IN_A_ROW, FAULTS_IN_A_ROW_PER_ACTOR * self._campaign.spec.resources.actors)
+        if isinstance(outcome, Faulted) and self._faults_in_a_row >= most:
+            raise Fault(f"{self._faults_in_a_row} faults in a row; the last one: {outcome.reason}")

@@ -65,11 +65,11 @@ class TrialBook:
 
     def summary(self) -> SearchSummary:
         """Return front, hypervolume and recommendation over all complete trials."""
-        return summarize(self._spec.objectives, list(self._trials.values()))
+        return summarize(self._spec, list(self._trials.values()))
 
     def summary_with(self, trial: Trial) -> SearchSummary:
         """Return the summary as it will be once `trial` is written."""
-        return summarize(self._spec.objectives, list({**self._trials, trial.id: trial}.values()))
+        return summarize(self._spec, list({**self._trials, trial.id: trial}.values()))
 
     def awaiting_holdout(self, front: Iterable[str]) -> list[Trial]:
         """Return the complete baselines and members of `front` that were not scored on the holdout items, by number."""

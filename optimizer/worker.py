@@ -5,17 +5,17 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
 import ray
 import torch
 
-from campaigns.errors import Conflict, LeaseLost, MergefrontError
+from campaigns.errors import Conflict, Fault, InvalidInput, LeaseLost
 from campaigns.inventory import Inventory, Worker
 from campaigns.noun import Noun
-from campaigns.states import CampaignStep
+from campaigns.states import CampaignState, CampaignStep
 from evaluators.inventory import offered_tasks, versions
 from merging.methods import METHODS
 from optimizer.candidate_evaluator import evaluation_setup
@@ -25,6 +25,9 @@ from optimizer.loop import SearchLoop
 from optimizer.strategies import STRATEGIES, build_strategy
 from search_spaces import build_space
 from storage import Lease, Store
+
+MAX_CRASHES = 6  # the waits between them double from two seconds on: about two minutes in all
+WANTS_ACTORS = (CampaignState.QUEUED, CampaignState.RUNNING, CampaignState.STOPPING)
 
 logger = logging.getLogger(__name__)
 
@@ -47,19 +50,19 @@ class WorkerProcess:
         self._settings = settings
         self._store = Store.open(settings.database_url)
         self._id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._heart = Heart(self._store, self._id, settings.lease_seconds)
+        self._heart = Heart(self._store, self._id, settings.lease_seconds, self._publish)
         self._stop = threading.Event()
+        self._crashes: Counter[str] = Counter()
 
     def stop(self) -> None:
         """Ask the worker to end; a campaign that runs is left as it stands and goes on wherever it is leased next."""
         self._stop.set()
 
-    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Publish the inventory, then lease and run campaigns until `stop`."""
+    def run(self) -> None:
+        """Start or join Ray, publish the inventory, then lease and run campaigns until `stop`."""
+        connect(self._settings.ray_address)
         self._publish()
         self._heart.start()
-        connect(self._settings.ray_address)
-        on_ready()
         try:
             while not self._stop.wait(self._settings.poll_seconds):
                 lease = self._store.lease_next(self._id, self._settings.lease_seconds)
@@ -90,11 +93,14 @@ class WorkerProcess:
         self._heart.hold(lease)
         try:
             self._run_campaign(lease)
+            self._crashes.pop(lease.campaign_id, None)
         except LeaseLost:
             logger.warning("campaign %s was taken over by another worker", lease.campaign_id)
-        except Exception as error:
-            logger.exception("campaign %s failed", lease.campaign_id)
-            self._fail(lease, error)
+        except (InvalidInput, Fault) as error:
+            self._fail(lease, str(error))
+        except Exception as error:  # a database that is away, say: nothing is lost, so try again later
+            logger.exception("campaign %s was interrupted", lease.campaign_id)
+            self._back_off(lease, error)
         finally:
             self._heart.hold(None)
             self._release(lease)
@@ -108,12 +114,24 @@ class WorkerProcess:
         folders = tuple(str(folder) for folder in self._settings.task_folders)
         executor = RayExecutor(evaluation_setup(spec, campaign.pool, folders), spec.resources)
         try:
+            while not executor.ready(self._settings.poll_seconds):
+                if self._stop.is_set() or self._store.campaign(campaign.id).state not in WANTS_ACTORS:
+                    return
             SearchLoop(self._store, lease, executor, strategy, space, self._stop.is_set).run()
         finally:
             executor.close()
 
-    def _fail(self, lease: Lease, error: Exception) -> None:
-        reason = str(error) if isinstance(error, MergefrontError) else f"{type(error).__name__}: {error}"
+    def _back_off(self, lease: Lease, error: Exception) -> None:
+        self._crashes[lease.campaign_id] += 1
+        crashes = self._crashes[lease.campaign_id]
+        if crashes >= MAX_CRASHES:
+            kind, first_line = type(error).__name__, (str(error).splitlines() or [""])[0]
+            self._fail(lease, f"interrupted {crashes} times, the last time by {kind}: {first_line}")
+        else:
+            self._stop.wait(2.0**crashes)
+
+    def _fail(self, lease: Lease, reason: str) -> None:
+        logger.error("campaign %s failed: %s", lease.campaign_id, reason)
         try:
             self._store.step(lease.campaign_id, CampaignStep.FAIL, reason, lease)
         except Conflict:
@@ -124,3 +142,5 @@ class WorkerProcess:
             self._store.release(lease)
         except LeaseLost:
             logger.warning("the lease of campaign %s had already passed on", lease.campaign_id)
+        except Exception:
+            logger.exception("the lease of campaign %s will run out by itself", lease.campaign_id)

@@ -71,6 +71,7 @@ class LinearWeights:
         recipe = Recipe(
             method=LinearMerge(weights=tuple(weights)),
             sources=tuple(checkpoint.digest for checkpoint in self._pool.checkpoints),
+            template=self._pool.template.digest,
             dtype=self._pool.dtype,
         )
         parameters = self._coordinates.parameters(weights)

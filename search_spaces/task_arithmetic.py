@@ -41,6 +41,7 @@ class TaskArithmeticWeights:
             method=TaskArithmeticMerge(weights=tuple(weights), scale=scale),
             sources=self._sources,
             base=self._base_digest,
+            template=self._base_digest,
             dtype=self._pool.dtype,
         )
         return Candidate(kind="candidate", point=point, parameters=self._parameters(weights, scale), recipe=recipe)
@@ -55,7 +56,12 @@ class TaskArithmeticWeights:
         return self._baseline("soup", UNIFORM_SOUP, [1.0 / len(self._sources)] * len(self._sources))
 
     def _baseline(self, kind: Kind, label: str, weights: Sequence[float]) -> Candidate:
-        recipe = Recipe(method=LinearMerge(weights=tuple(weights)), sources=self._sources, dtype=self._pool.dtype)
+        recipe = Recipe(
+            method=LinearMerge(weights=tuple(weights)),
+            sources=self._sources,
+            template=self._base_digest,
+            dtype=self._pool.dtype,
+        )
         point, parameters = self._nearest(weights), self._parameters(weights, 1.0)
         return Candidate(kind=kind, label=label, point=point, parameters=parameters, recipe=recipe)
 

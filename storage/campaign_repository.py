@@ -33,7 +33,7 @@ class CampaignRepository:
         """
         self._events.hold_order()  # also makes two requests with one key take turns
         dump = spec.model_dump(mode="json")
-        found = self._by_key(idempotency_key) if idempotency_key is not None else None
+        found = self.with_key(idempotency_key) if idempotency_key is not None else None
         if found is not None:
             if CampaignSpec.model_validate(found.spec) != spec:
                 raise Conflict(f"idempotency key {idempotency_key!r} was used before, with another spec")
@@ -54,7 +54,8 @@ class CampaignRepository:
         self._events.record(row.id, "campaign.created", at, name=spec.name)
         return row
 
-    def _by_key(self, key: str) -> CampaignRow | None:
+    def with_key(self, key: str) -> CampaignRow | None:
+        """Return the campaign that was created with this idempotency key."""
         return self._session.scalar(select(CampaignRow).where(CampaignRow.idempotency_key == key))
 
     def get(self, campaign_id: str) -> CampaignRow:
@@ -96,15 +97,6 @@ class CampaignRepository:
         if row.search_finished_at is None:
             row.search_finished_at = row.updated_at = now()
             self._events.record(row.id, "campaign.search_finished", row.updated_at)
-
-    def set_summary(self, row: CampaignRow, summary: SearchSummary) -> None:
-        """Replace what the search has found so far."""
-        row.summary = summary.model_dump(mode="json")
-        row.updated_at = now()
-        trial_id = summary.recommendation and summary.recommendation.trial_id
-        self._events.record(
-            row.id, "campaign.summary", row.updated_at, hypervolume=summary.hypervolume, recommendation=trial_id
-        )
 
     def nouns(self, rows: Sequence[CampaignRow]) -> list[Campaign]:
         """Return the campaigns of `rows`, with their trials counted in one query."""

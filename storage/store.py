@@ -17,7 +17,7 @@ from storage.lease import Lease
 from storage.lease_repository import LeaseRepository
 from storage.trial_nouns import trial_noun
 from storage.trial_repository import HypervolumePoint, TrialRepository
-from storage.worker_repository import WorkerRepository
+from storage.worker_repository import LiveWorker, WorkerRepository
 
 
 class Store:
@@ -25,6 +25,8 @@ class Store:
 
     Each change and its event are committed together or not at all. What a worker writes needs its lease: every such
     call raises `LeaseLost` once another worker has taken the campaign over, and `NotFound` for an unknown trial.
+    Methods follow a campaign's life: it is created and stepped, leased, written to by the holder of the lease, read;
+    workers come last.
     """
 
     def __init__(self, database: Database) -> None:
@@ -45,13 +47,18 @@ class Store:
         """Close every connection."""
         self._database.close()
 
-    # Campaigns
-
     def create_campaign(self, spec: CampaignSpec, pool: Pool, idempotency_key: str | None = None) -> Campaign:
         """Queue a campaign. The same key gives the first campaign again, or `Conflict` if the spec differs."""
         with self._database.write() as session:
             campaigns = CampaignRepository(session)
             return campaigns.noun(campaigns.add(spec, pool, idempotency_key))
+
+    def campaign_with_key(self, idempotency_key: str) -> Campaign | None:
+        """Return the campaign that was created with this key, None if there is none."""
+        with self._database.read() as session:
+            campaigns = CampaignRepository(session)
+            row = campaigns.with_key(idempotency_key)
+            return None if row is None else campaigns.noun(row)
 
     def campaign(self, campaign_id: str) -> Campaign:
         """Return the campaign. Raises `NotFound`."""
@@ -80,8 +87,6 @@ class Store:
                 TrialRepository(session).cancel_open(row, reason or f"the campaign is {row.state}")
             return campaigns.noun(row)
 
-    # Leases
-
     def lease_next(self, worker_id: str, seconds: float) -> Lease | None:
         """Take the oldest queued, running or stopping campaign whose lease is free or expired; None without one."""
         with self._database.write() as session:
@@ -96,8 +101,6 @@ class Store:
         """Give the campaign back for anybody to take. Raises `LeaseLost`."""
         with self._database.write() as session:
             LeaseRepository(session).release(lease)
-
-    # What the holder of a lease writes
 
     def add_trials(self, lease: Lease, candidates: Sequence[Candidate]) -> list[Trial]:
         """Queue trials that no strategy asked for: the baselines. Raises `IllegalTransition` in a final campaign."""
@@ -176,13 +179,6 @@ class Store:
         with self._database.write() as session:
             CampaignRepository(session).finish_search(LeaseRepository(session).held(lease))
 
-    def set_summary(self, lease: Lease, summary: SearchSummary) -> None:
-        """Replace what the search has found so far."""
-        with self._database.write() as session:
-            CampaignRepository(session).set_summary(LeaseRepository(session).held(lease), summary)
-
-    # Reading
-
     def strategy_state(self, campaign_id: str) -> dict[str, Any] | None:
         """Return the strategy's state as last saved, None before the first ask. Raises `NotFound`."""
         with self._database.read() as session:
@@ -227,10 +223,8 @@ class Store:
         with self._database.read() as session:
             return EventRepository(session).page(campaign_id, after, limit)
 
-    # Workers
-
     def publish_worker(self, worker: Worker) -> None:
-        """Write what a worker can do."""
+        """Write what a worker can do, and forget the workers that have not been heard of for an hour."""
         with self._database.write() as session:
             WorkerRepository(session).publish(worker)
 
@@ -239,8 +233,13 @@ class Store:
         with self._database.write() as session:
             WorkerRepository(session).heartbeat(worker_id)
 
-    def workers(self, seen_within_seconds: float) -> list[Worker]:
-        """Return the workers that gave a sign of life within `seen_within_seconds`, the longest-running first."""
+    def worker_ids(self, seen_within_seconds: float) -> list[str]:
+        """Return the ids of the workers heard of within `seen_within_seconds`, the longest-running first."""
+        with self._database.read() as session:
+            return WorkerRepository(session).ids(seen_within_seconds)
+
+    def workers(self, seen_within_seconds: float) -> list[LiveWorker]:
+        """Return those workers with what they run on. What tasks they offer takes megabytes: see `inventory`."""
         with self._database.read() as session:
             return WorkerRepository(session).seen(seen_within_seconds)
 

@@ -163,7 +163,9 @@ class Search:
 
     def candidate(self, weight: float, kind: str = "candidate", label: str | None = None) -> Candidate:
         sources = tuple(checkpoint.digest for checkpoint in self.pool.checkpoints)
-        recipe = Recipe(method=LinearMerge(weights=(weight, 1 - weight)), sources=sources, dtype="bfloat16")
+        recipe = Recipe(
+            method=LinearMerge(weights=(weight, 1 - weight)), sources=sources, template=sources[0], dtype="bfloat16"
+        )
         parameters = {"weight.math": weight, "weight.code": 1 - weight}
         return Candidate(kind=kind, label=label, point=(weight, 1 - weight), parameters=parameters, recipe=recipe)
 

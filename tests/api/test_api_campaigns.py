@@ -8,7 +8,9 @@ import yaml
 from starlette.testclient import TestClient
 
 from api.campaign_views import progress
+from api.launching import completes
 from campaigns.inventory import Worker
+from campaigns.spec import parse_spec
 from campaigns.states import CampaignStep, TrialState
 from storage import Store
 
@@ -54,6 +56,42 @@ def test_an_idempotency_key_launches_once(client: TestClient, worker: Worker, sp
     assert other.status_code == 409
     assert other.json()["title"] == "Conflict"
     assert len(store.campaigns(limit=10)) == 1
+
+
+def test_a_repeated_request_needs_no_checkpoint_and_no_worker(
+    client: TestClient, worker: Worker, spec, store: Store, make_checkpoint
+) -> None:
+    headers = {"Idempotency-Key": "once"}
+    path = make_checkpoint("short-lived")
+    spec["pool"]["checkpoints"][1]["path"] = str(path)
+    first = client.post("/v1/campaigns", json=spec, headers=headers)
+    assert first.status_code == 201, first.text
+    path.rename(path.with_name("elsewhere"))
+    store.publish_worker(worker.replace(seen_at=worker.seen_at - timedelta(minutes=30)))
+    again = client.post("/v1/campaigns", json=spec, headers=headers)
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["location"] == first.headers["location"]
+    other = client.post("/v1/campaigns", json=spec | {"seed": 1}, headers=headers)
+    assert (other.status_code, other.json()["title"]) == (409, "Conflict")
+    nonsense = client.post("/v1/campaigns", json=spec | {"seed": -1}, headers=headers)
+    assert (nonsense.status_code, [error["field"] for error in nonsense.json()["errors"]]) == (422, ["seed"])
+    assert client.post("/v1/campaigns", json=spec).status_code == 503
+    assert len(store.campaigns(limit=10)) == 1
+
+
+def test_a_spec_completes_one_that_leaves_directions_out(spec) -> None:
+    asked = parse_spec(spec)
+    sums, text = asked.objectives
+    up, down = sums.replace(direction="maximize"), text.replace(direction="minimize")
+    completed = asked.replace(objectives=(up, down))
+    assert completes(completed, asked)
+    assert completes(completed, completed)
+    assert completes(completed, asked.replace(objectives=(up, text)))
+    assert not completes(completed, asked.replace(objectives=(sums.replace(direction="minimize"), text)))
+    assert not completes(completed, asked.replace(objectives=(sums,)))
+    assert not completes(completed.replace(objectives=(up,)), asked)
+    assert not completes(completed, asked.replace(objectives=(text, sums)))
+    assert not completes(completed, asked.replace(name="another"))
 
 
 def test_validate_reports_and_writes_nothing(client: TestClient, worker: Worker, spec, store: Store) -> None:

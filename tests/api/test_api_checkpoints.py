@@ -30,7 +30,7 @@ def written(tmp_path: Path, store: Store, trial_id: str) -> Path:
     """The merge as `merging` writes it, without HTTP."""
     trial = store.trial(trial_id)
     campaign = store.campaign(trial.campaign_id)
-    card = card_files(campaign, trial)
+    card = card_files(campaign, trial, store.baselines(campaign.id))
     directory = tmp_path / "written"
     MergedModel(PoolFiles(campaign.pool), trial.candidate.recipe, card).write_directory(directory)
     return directory

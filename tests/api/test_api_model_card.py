@@ -7,7 +7,7 @@ import yaml
 from starlette.testclient import TestClient
 
 from api.model_card import card_files, model_card
-from campaigns.campaign import Campaign
+from campaigns.campaign import Campaign, SearchSummary
 from campaigns.recipe import TaskArithmeticMerge
 from campaigns.trial import Trial
 from storage import Store
@@ -85,6 +85,31 @@ def test_each_number_of_examples_has_its_own_command(store: Store, campaign: Cam
     ]
 
 
+def test_the_merge_stands_beside_the_best_parent_and_the_soup(
+    search, store: Store, campaign: Campaign, told: list[Trial]
+) -> None:
+    search.run(search.candidate(0.0, "parent", "code"), 0.5, 9.0, SearchSummary())
+    soup = search.run(search.candidate(0.5, "soup", "uniform soup"), 0.625, 9.0, SearchSummary())
+    store.add_holdout(search.lease, soup.id, search.evaluated(0.375, 9.0, "holdout"))
+    section = model_card(campaign, store.trial(told[1].id), store.baselines(campaign.id)).split("\n## ")[3]
+    assert section.splitlines() == [
+        "Baselines",
+        "",
+        "Weighted mean over the objectives, higher is better.",
+        "",
+        "| | search | holdout |",
+        "|---|---|---|",
+        "| this merge | 0.7500 ± 0.2500 | 0.6250 ± 0.2500 |",
+        "| best parent, `code` | 0.5000 ± 0.2500 | – |",
+        "| uniform soup | 0.6250 ± 0.2500 | 0.3750 ± 0.2500 |",
+    ]
+
+
+def test_without_a_scored_baseline_there_is_nothing_to_compare(campaign: Campaign, told: list[Trial]) -> None:
+    unscored = told[0].replace(measurements=(), state="failed")
+    assert model_card(campaign, told[1], [unscored]) == model_card(campaign, told[1])
+
+
 def test_a_trial_without_scores_says_so(campaign: Campaign, told: list[Trial]) -> None:
     bare = told[1].replace(measurements=(), state="infeasible")
     card = model_card(campaign, bare)
@@ -112,5 +137,6 @@ def test_the_card_is_served_with_the_checkpoint(
     client: TestClient, store: Store, campaign: Campaign, told: list[Trial]
 ) -> None:
     response = client.get(f"/v1/checkpoints/{told[1].id}/files/README.md")
-    assert response.text == model_card(campaign, store.trial(told[1].id))
+    assert response.text == model_card(campaign, store.trial(told[1].id), store.baselines(campaign.id))
+    assert "| best parent, `math` |" in response.text
     assert response.headers["content-type"] == "text/markdown; charset=utf-8"

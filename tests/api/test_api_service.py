@@ -55,7 +55,8 @@ def test_without_its_database_the_service_is_up_but_not_ready(settings: Settings
 def test_the_inventory_is_what_workers_published(client: TestClient, worker: Worker) -> None:
     assert client.get("/v1/inventory").json() == worker.inventory.model_dump(mode="json")
     (found,) = client.get("/v1/workers").json()["items"]
-    assert (found["id"], found["host"], found["devices"]) == ("worker-1", "here", ["cpu"])
+    assert set(found) == {"id", "host", "devices", "versions", "started_at", "seen_at"}
+    assert (found["id"], found["host"], found["devices"], found["versions"]) == ("worker-1", "here", ["cpu"], {})
 
 
 @pytest.fixture

@@ -19,17 +19,18 @@ def pool(*digests, base=None):
 
 
 def test_the_digest_of_a_recipe_is_pinned():
-    recipe = Recipe(method=LinearMerge(weights=(0.25, 0.75)), sources=("a", "b"), dtype="bfloat16")
-    assert recipe.digest == "848efb56962ebbdb8d3311a6d562ac566471c4e076a2a2736c58851d18189b9e"
+    recipe = Recipe(method=LinearMerge(weights=(0.25, 0.75)), sources=("a", "b"), template="a", dtype="bfloat16")
+    assert recipe.digest == "009a9bdbf565c2b2909dfa9dbbadc910327593cda04aa4de24bd96e02e774d67"
 
 
 def test_any_change_of_a_recipe_changes_its_digest():
-    recipe = Recipe(method=LinearMerge(weights=(0.25, 0.75)), sources=("a", "b"), dtype="bfloat16")
+    recipe = Recipe(method=LinearMerge(weights=(0.25, 0.75)), sources=("a", "b"), template="a", dtype="bfloat16")
     changes = [
         {"method": LinearMerge(weights=(0.75, 0.25))},
         {"method": TaskArithmeticMerge(weights=(0.25, 0.75))},
         {"sources": ("b", "a")},
         {"base": "c"},
+        {"template": "b"},
         {"dtype": "float32"},
         {"seed": 1},
     ]
@@ -40,13 +41,6 @@ def test_any_change_of_a_recipe_changes_its_digest():
 def test_nan_never_becomes_a_weight():
     with pytest.raises(ValueError, match="finite number"):
         LinearMerge(weights=(float("nan"), 1.0))
-
-
-def test_a_pool_is_its_content_and_order():
-    assert pool("x", "y").digest != pool("y", "x").digest
-    assert pool("x", "y").digest != pool("x", "y", base="z").digest
-    renamed = pool("x", "y").replace(checkpoints=(checkpoint("other", "x"), checkpoint("names", "y")))
-    assert renamed.digest == pool("x", "y").digest
 
 
 def test_the_template_is_the_base_if_there_is_one():
@@ -62,7 +56,7 @@ CONFIG = {
 
 def test_a_merge_config_becomes_a_recipe():
     recipe = parse_merge_config(CONFIG).recipe(pool("x", "y"))
-    assert recipe == Recipe(method=LinearMerge(weights=(0.3, 0.7)), sources=("x", "y"), dtype="bfloat16")
+    assert recipe == Recipe(method=LinearMerge(weights=(0.3, 0.7)), sources=("x", "y"), template="x", dtype="bfloat16")
 
 
 def test_a_checkpoint_without_a_weight_weighs_nothing():
@@ -74,7 +68,8 @@ def test_a_task_arithmetic_config_names_its_base():
     with_base = {**CONFIG["pool"], "base": {"name": "base", "path": "/base"}}
     config = parse_merge_config(CONFIG | {"method": "task_arithmetic", "scale": 0.5, "pool": with_base})
     recipe = config.recipe(pool("x", "y", base="z"))
-    assert (recipe.base, recipe.method) == ("z", TaskArithmeticMerge(weights=(0.3, 0.7), scale=0.5))
+    assert (recipe.base, recipe.template) == ("z", "z")
+    assert recipe.method == TaskArithmeticMerge(weights=(0.3, 0.7), scale=0.5)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_objectives_of_one_task_agree_on_the_examples_shown():
 
 def test_items_of_an_objective_override_the_evaluation():
     spec = parse_spec(changed("objectives.0", {"task": "t", "metric": "m", "search_items": 7, "holdout_items": 0}))
-    assert spec.items(spec.objectives[0], "search") == 7
+    assert spec.evaluation.items_of(spec.objectives[0]) == (7, 0)
     assert not spec.has_holdout
 
 

@@ -116,7 +116,7 @@ class SearchedCampaign:
         named = {f"weight.{name}": float(weight) for name, weight in zip(PARENTS, weights, strict=True)}
         method = LinearMerge(weights=tuple(named.values()))
         sources = tuple(checkpoint.digest for checkpoint in self._pool.checkpoints)
-        recipe = Recipe(method=method, sources=sources, dtype="float32")
+        recipe = Recipe(method=method, sources=sources, template=sources[0], dtype="float32")
         point = tuple(float(weight) for weight in weights)
         return Candidate.model_validate(
             {"kind": kind, "label": label, "point": point, "parameters": named, "recipe": recipe}

@@ -67,9 +67,27 @@ def test_the_cpu_profile_is_the_default(services: dict[str, dict[str, Any]]) -> 
 def test_secrets_come_from_outside_and_have_no_default() -> None:
     variables = re.findall(r"\$\{(\w+)([^}]*)\}", COMPOSE.read_text())
     secret = [(name, rest) for name, rest in variables if re.search("TOKEN|PASSWORD", name)]
-    assert {name for name, _ in secret} == {"MERGEFRONT_TOKEN", "POSTGRES_PASSWORD"}
+    assert {name for name, _ in secret} == {"MERGEFRONT_TOKEN", "POSTGRES_PASSWORD", "RAY_AUTH_TOKEN"}
     assert all(rest.startswith(":?") and len(rest) > 2 for _, rest in secret)
     assert not re.search(r"://[^\s/@]+:[^\s/@]+@", COMPOSE.read_text()), "a password in a URL"
+
+
+def test_every_service_that_runs_ray_demands_the_token(services: dict[str, dict[str, Any]]) -> None:
+    with_ray = {name for name, service in services.items() if re.search(r"\bray\b", str(commands(service)))}
+    assert with_ray == {"worker", "ray-head", "gpu-worker"}
+    for name in with_ray:
+        environment = services[name]["environment"]
+        assert environment["RAY_AUTH_MODE"] == "token", name
+        assert environment["RAY_AUTH_TOKEN"].startswith("${RAY_AUTH_TOKEN:?"), name
+    assert "PGPASSWORD" in services["worker"]["environment"], "Ray's variables do not replace the database's"
+
+
+def commands(service: dict[str, Any]) -> list[Any]:
+    return [service.get(key) for key in ("entrypoint", "command", "healthcheck")]
+
+
+def test_ray_reports_nothing_home() -> None:
+    assert re.search(r"^ENV .*\bRAY_USAGE_STATS_ENABLED=0\b", DOCKERFILE, re.MULTILINE)
 
 
 def test_only_the_api_is_published_and_on_loopback_unless_told_otherwise(services: dict[str, dict[str, Any]]) -> None:
@@ -98,25 +116,35 @@ def test_named_volumes_are_declared(services: dict[str, dict[str, Any]]) -> None
     assert {name for name in used if not name.startswith("$")} == set(declared)
 
 
-def test_the_api_command_is_one_that_the_command_line_takes(services: dict[str, dict[str, Any]]) -> None:
-    options = parsed(services["api"]["command"])
+def test_the_api_command_is_one_that_the_command_line_takes(
+    services: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    options = parsed(services["api"]["command"], tmp_path)
     assert options["host"] == "0.0.0.0"
     assert options["worker"] is False
     assert options["port"] == 8400
-    assert options["models"] == [Path("/models")]
+    assert options["models"] == [tmp_path / "models"]
 
 
-def test_the_worker_command_is_one_that_the_command_line_takes(services: dict[str, dict[str, Any]]) -> None:
+def test_the_worker_command_is_one_that_the_command_line_takes(
+    services: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
     script = services["worker"]["command"][0]
-    options = parsed(script.split("mergefront ", 1)[1].split())
+    options = parsed(script.split("mergefront ", 1)[1].split(), tmp_path)
     assert options["ray_address"] == "auto"
-    assert options["tasks"] == [Path("/tasks")]
+    assert options["tasks"] == [tmp_path / "tasks"]
     assert f"--database={options['database']}" in services["api"]["command"]
     assert f"--home={options['home']}" in services["api"]["command"]
 
 
-def parsed(arguments: list[str]) -> dict[str, Any]:
-    """Return the options of a `mergefront` command line; click raises for one that it would refuse."""
+def parsed(arguments: list[str], root: Path) -> dict[str, Any]:
+    """Return the options of a `mergefront` command line; click raises for one that it would refuse.
+
+    The folders that the container mounts, /models and /tasks, are looked for under `root`.
+    """
+    for mounted in ("models", "tasks"):
+        (root / mounted).mkdir()
+        arguments = [re.sub(f"(^|=)/{mounted}$", rf"\1{root / mounted}", argument) for argument in arguments]
     group = typer.main.get_command(app)
     command = group.get_command(Context(group), arguments[0])  # type: ignore[attr-defined]
     with command.make_context(arguments[0], list(arguments[1:])) as context:

@@ -35,6 +35,13 @@ def test_draw_refuses_more_than_there_is(search: int, holdout: int | None) -> No
         splits.draw("task", 50, search, holdout, 0)
 
 
+def test_an_objective_overrides_the_numbers_of_items() -> None:
+    evaluation = Evaluation(search_items=20, holdout_items=25)
+    assert evaluation.items_of(Objective(task="a", metric="acc")) == (20, 25)
+    assert evaluation.items_of(Objective(task="a", metric="acc", search_items=3, holdout_items=0)) == (3, 0)
+    assert Evaluation(search_items=20).items_of(Objective(task="a", metric="acc")) == (20, None)
+
+
 def test_too_few_documents_names_the_field_that_asked() -> None:
     objectives = [
         Objective(task="a", metric="acc"),

@@ -64,6 +64,32 @@ def test_a_wrong_merge_is_told_by_field_and_writes_nothing(tmp_path, config, cha
     assert not (tmp_path / "merged").exists()
 
 
+def test_relative_paths_count_from_the_configuration(tmp_path, config):
+    for checkpoint in config["pool"]["checkpoints"]:
+        checkpoint["path"] = checkpoint["name"]
+    done = run("merge", write(tmp_path, config), tmp_path / "merged")
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("", "must be a mapping"), ("[1, 2]", "must be a mapping"), ("a: [", "not a YAML document")]
+)
+@pytest.mark.parametrize("command", ["merge", "launch"])
+def test_a_file_that_is_no_document_is_told_so(tmp_path, command, text, told):
+    (tmp_path / "wrong.yml").write_text(text)
+    done = run(command, tmp_path / "wrong.yml", *([tmp_path / "merged"] if command == "merge" else []))
+    assert done.exit_code == 1
+    assert told in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_folder_of_tasks_that_is_not_there_is_told_at_once(tmp_path, command):
+    done = run(command, "--home", tmp_path, "--tasks", tmp_path / "missing")
+    assert done.exit_code == 2
+    assert "does not exist" in " ".join(done.output.replace("│", " ").split())
+
+
 def test_merge_does_not_touch_a_directory_that_holds_something(tmp_path, config):
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged" / "mine.txt").write_text("mine")

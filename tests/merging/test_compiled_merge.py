@@ -41,7 +41,7 @@ def run_of(length: int, offset: int = 0) -> Run:
 
 
 def merged(method: Any, run: Run, compiled: bool) -> torch.Tensor:
-    recipe = Recipe(method=method, sources=("0", "1", "2"), base="base", dtype="bfloat16")
+    recipe = Recipe(method=method, sources=("0", "1", "2"), base="base", template="0", dtype="bfloat16")
     out = torch.empty(run.count, dtype=torch.bfloat16)
     Kernel(recipe, compiled).merge_run(run, out)
     return out.view(torch.int16)

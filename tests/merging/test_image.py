@@ -24,13 +24,16 @@ from merging.pool_files import PoolFiles
 
 
 def linear(pool: Pool, *weights: float, dtype: Any = "bfloat16") -> Recipe:
-    return Recipe(method=LinearMerge(weights=weights), sources=tuple(c.digest for c in pool.checkpoints), dtype=dtype)
+    sources = tuple(c.digest for c in pool.checkpoints)
+    template = pool.template.digest
+    return Recipe(method=LinearMerge(weights=weights), sources=sources, template=template, dtype=dtype)
 
 
 def arithmetic(pool: Pool, *weights: float, dtype: Any = "bfloat16") -> Recipe:
     assert pool.base is not None
     method = TaskArithmeticMerge(weights=weights, scale=0.8)
-    return Recipe(method=method, sources=tuple(c.digest for c in pool.checkpoints), base=pool.base.digest, dtype=dtype)
+    sources, base = tuple(c.digest for c in pool.checkpoints), pool.base.digest
+    return Recipe(method=method, sources=sources, base=base, template=base, dtype=dtype)
 
 
 def content(model: MergedModel, name: str, start: int = 0, stop: int | None = None) -> bytes:

@@ -30,7 +30,9 @@ Make = Callable[..., Path]
 
 
 def linear(pool: Pool, *weights: float, dtype: Any = "bfloat16") -> Recipe:
-    return Recipe(method=LinearMerge(weights=weights), sources=tuple(c.digest for c in pool.checkpoints), dtype=dtype)
+    sources = tuple(c.digest for c in pool.checkpoints)
+    template = pool.template.digest
+    return Recipe(method=LinearMerge(weights=weights), sources=sources, template=template, dtype=dtype)
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -186,11 +188,12 @@ def test_wrong_recipes_name_everything_and_touch_nothing(pool: Pool) -> None:
     live = LiveModel(PoolFiles(pool), "bfloat16")
     live.write(linear(pool, 1, 0, 0))
     before = live.model.lm_head.weight.clone()
-    wrong = Recipe(method=TaskArithmeticMerge(weights=(1.0,)), sources=("0" * 64, "1" * 64), dtype="bfloat16")
+    method, sources = TaskArithmeticMerge(weights=(1.0,)), ("0" * 64, "1" * 64)
+    wrong = Recipe(method=method, sources=sources, template="2" * 64, dtype="bfloat16")
     with pytest.raises(InvalidInput) as caught:
         live.write(wrong)
     fields = [error.field for error in caught.value.errors]
-    assert fields == ["recipe.sources.0", "recipe.sources.1", "recipe.base", "recipe.method.weights"]
+    assert fields == ["recipe.sources.0", "recipe.sources.1", "recipe.base", "recipe.template", "recipe.method.weights"]
     assert torch.equal(live.model.lm_head.weight, before)
 
 

@@ -29,7 +29,9 @@ def merge(
     compiled: bool = False,
 ) -> torch.Tensor:
     named = {f"s{index}": source for index, source in enumerate(sources)}
-    recipe = Recipe(method=method, sources=tuple(named), base=None if base is None else "base", dtype=dtype)
+    recipe = Recipe(
+        method=method, sources=tuple(named), base=None if base is None else "base", template="0", dtype=dtype
+    )
     run = Run(0, len(sources[0]), named if base is None else {**named, "base": base})
     out = torch.full((run.count,), 7, dtype=out_dtype or RECIPE_DTYPES[dtype])
     Kernel(recipe, compiled).merge_run(run, out)
@@ -185,7 +187,7 @@ def example_of(kind: str, count: int) -> Any:
 def test_any_cut_gives_the_same_bits(kind: str, cut: int) -> None:
     length = 2 * CPU_BLOCK_ELEMENTS + 5
     base, *sources = random_sources(5, 4, length)
-    recipe = Recipe(method=example_of(kind, 3), sources=("0", "1", "2"), base="base", dtype="bfloat16")
+    recipe = Recipe(method=example_of(kind, 3), sources=("0", "1", "2"), base="base", template="0", dtype="bfloat16")
     run = Run(0, length, {"0": sources[0], "1": sources[1], "2": sources[2], "base": base})
     whole, first, second = torch.empty(length, dtype=torch.bfloat16), *torch.empty(2, length, dtype=torch.bfloat16)
     kernel = Kernel(recipe)

@@ -164,6 +164,32 @@ def test_padding_settings_may_differ(make_checkpoint: Make, tmp_path: Path, pool
     assert pool_of(tmp_path, ["a", "b"]).names == ("a", "b")
 
 
+def without_tokenizer(path: Path, *left: str) -> Path:
+    for file in path.iterdir():
+        if file.name not in {"config.json", "model.safetensors", *left}:
+            file.unlink()
+    return path
+
+
+@pytest.mark.parametrize("left", [(), ("tokenizer_config.json",)])
+@pytest.mark.parametrize("base", ["base", None])
+def test_a_template_without_a_tokenizer_is_named(
+    make_checkpoint: Make, tmp_path: Path, misfits: Any, left: tuple[str, ...], base: str | None
+) -> None:
+    for name in ("a", "b", "base"):
+        without_tokenizer(make_checkpoint(name), *left)
+    (error,) = misfits(tmp_path, ["a", "b"], base)
+    assert error.field == ("pool.base.path" if base else "pool.checkpoints.0.path")
+    assert "no tokenizer" in error.message
+    assert "tokenizer.json" in str(error.allowed) and "tokenizer.model" in str(error.allowed)
+
+
+def test_only_the_template_needs_a_tokenizer(make_checkpoint: Make, tmp_path: Path, pool_of: Any) -> None:
+    make_checkpoint("a")
+    without_tokenizer(make_checkpoint("b"))
+    assert pool_of(tmp_path, ["a", "b"]).names == ("a", "b")
+
+
 def test_model_type_without_code_in_transformers(make_checkpoint: Make, tmp_path: Path, misfits: Any) -> None:
     for name in "ab":
         config = make_checkpoint(name) / "config.json"

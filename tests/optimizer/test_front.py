@@ -113,7 +113,7 @@ OBJECTIVES = (
 
 
 def trial(number: int, values: Losses, kind: Kind = "candidate", label: str | None = None) -> Trial:
-    recipe = Recipe(method=LinearMerge(weights=(1.0,)), sources=("a",), dtype="float32")
+    recipe = Recipe(method=LinearMerge(weights=(1.0,)), sources=("a",), template="a", dtype="float32")
     measurements = tuple(
         Measurement(objective=o.name, split="search", value=value, standard_error=0.1, items=10, protocol="p")
         for o, value in zip(OBJECTIVES, values, strict=False)

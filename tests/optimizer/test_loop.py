@@ -10,8 +10,9 @@ from campaigns.states import CampaignState, CampaignStep, TrialState
 from campaigns.trial import Evaluated, Timing
 from optimizer.executors.local import LocalExecutor
 from optimizer.jobs import Faulted, Infeasible, JobResult, Scored
-from optimizer.loop import MAX_CONSECUTIVE_FAULTS, SearchLoop
+from optimizer.loop import FAULTS_IN_A_ROW_PER_ACTOR, MIN_FAULTS_IN_A_ROW, SearchLoop
 from optimizer.strategies import build_strategy
+from optimizer.summary import FIRST_TRIALS
 from search_spaces import build_space
 from storage import Store
 
@@ -133,6 +134,17 @@ def test_hypervolume_never_falls_and_its_reference_is_frozen(store):
     assert done.summary.recommendation.trial_id in done.summary.front
 
 
+@pytest.mark.parametrize("slots", [1, 3])
+def test_without_baselines_the_first_trials_freeze_the_reference_point(store, slots):
+    campaign = launch(store, baselines={"parents": False, "uniform_soup": False}, budget={"evaluations": 20})
+    seen = []
+    evaluate = Recording(lambda count, job: seen.append(store.campaign(campaign.id).summary.reference_point))
+    done = loop(store, lease_of(store), evaluate, slots).run()
+    frozen = {point for point in seen if point is not None}
+    assert frozen == {done.summary.reference_point}
+    assert seen[:FIRST_TRIALS] == [None] * FIRST_TRIALS
+
+
 def test_no_holdout_where_none_is_wanted(store):
     launch(store, evaluation={"holdout_items": 0})
     evaluate = Recording()
@@ -199,7 +211,36 @@ def test_nothing_but_faults_ends_the_campaign_with_the_reason(store):
     evaluate = Recording(lambda count, job: JobResult(job=job, outcome=Faulted(reason="no such disk")))
     with pytest.raises(Fault, match="no such disk"):
         loop(store, lease_of(store), evaluate).run()
-    assert len(evaluate.jobs) == MAX_CONSECUTIVE_FAULTS
+    assert len(evaluate.jobs) == MIN_FAULTS_IN_A_ROW
+
+
+def test_losing_a_large_node_is_not_the_end(store):
+    actors = 2 * MIN_FAULTS_IN_A_ROW
+    assert FAULTS_IN_A_ROW_PER_ACTOR * actors > actors
+    launch(store, resources={"actors": actors}, budget={"evaluations": 40})
+
+    def lose_the_node(count, job):
+        return JobResult(job=job, outcome=Faulted(reason="its actor died")) if count <= actors else None
+
+    done = loop(store, lease_of(store), Recording(lose_the_node), slots=actors).run()
+    assert done.trial_counts == {TrialState.COMPLETE: 40 + PARENTS + 1}
+
+
+def test_restarts_use_up_no_retries(store):
+    launch(store, resources={"retries": 1})
+
+    def kill(count, job):
+        raise Killed
+
+    for restart in range(3):
+        with pytest.raises(Killed):
+            loop(store, lease_of(store, f"w{restart}", seconds=0.0), Recording(kill), slots=1).run()
+
+    def fault_once(count, job):
+        return JobResult(job=job, outcome=Faulted(reason="cosmic ray")) if count == 1 else None
+
+    done = loop(store, lease_of(store, "last"), Recording(fault_once), slots=1).run()
+    assert done.trial_counts == {TrialState.COMPLETE: 12 + PARENTS + 1}
 
 
 def test_an_infeasible_point_is_kept_with_its_reason_and_not_run_again(store):

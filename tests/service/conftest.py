@@ -94,11 +94,13 @@ class ServiceProcess:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(60)
+            assert "Fatal Python error" not in (self._folder / "service.log").read_text()
 
 
-@pytest.fixture
-def service(tmp_path, zoo):
-    running = ServiceProcess(tmp_path, zoo)
+@pytest.fixture(scope="module")
+def service(tmp_path_factory, zoo):
+    """One service for the tests of a module; each launches campaigns of its own."""
+    running = ServiceProcess(tmp_path_factory.mktemp("service"), zoo)
     running.start()
     yield running
     running.stop()

@@ -57,8 +57,34 @@ def test_launch_front_pull_and_lm_eval_agree(client, service, zoo, spec, tmp_pat
 
 
 def test_a_refused_campaign_leaves_nothing(client, spec):
+    before = client.campaigns()
     spec["objectives"][0]["metric"] = "exact_mach"
     with pytest.raises(RequestRefused, match="did you mean 'exact_match'") as caught:
         client.launch(spec)
     assert caught.value.status == 422
-    assert client.campaigns() == []
+    assert client.campaigns() == before
+
+
+def test_what_only_an_actor_can_find_wrong_is_told_as_clearly(client, spec, wait_for):
+    spec["evaluation"]["search_items"] = 1000
+    campaign_id = client.launch(spec)["id"]
+    done = wait_for(lambda: final(client, campaign_id), 120, "the campaign")
+    assert done["state"] == "failed"
+    assert "evaluation.search_items" in done["reason"]
+    assert "1000" in done["reason"]
+    assert "\x1b" not in done["reason"]
+
+
+def test_more_actors_than_the_cluster_holds(client, spec, wait_for):
+    spec["resources"] = {"actors": 500}
+    campaign_id = client.launch(spec)["id"]
+    done = wait_for(lambda: final(client, campaign_id), 120, "the campaign")
+    assert (done["state"], "resources.cpus_per_actor" in done["reason"]) == ("failed", True)
+
+
+def test_cancel_while_the_actors_are_being_set_up(client, spec, wait_for):
+    campaign_id = client.launch(spec)["id"]
+    client.step(campaign_id, "cancel")
+    assert wait_for(lambda: final(client, campaign_id), 60, "the campaign")["state"] == "cancelled"
+    after = client.launch(spec)["id"]
+    assert wait_for(lambda: final(client, after), 240, "the next campaign")["state"] == "complete"

@@ -110,7 +110,7 @@ def make_candidate() -> Callable[[float], Candidate]:
 
     def make(weight: float) -> Candidate:
         method = LinearMerge(weights=(weight, 1 - weight))
-        recipe = Recipe(method=method, sources=("m" * 64, "c" * 64), dtype="bfloat16")
+        recipe = Recipe(method=method, sources=("m" * 64, "c" * 64), template="m" * 64, dtype="bfloat16")
         return Candidate(point=(weight, 1 - weight), parameters={"weight.math": weight}, recipe=recipe)
 
     return make

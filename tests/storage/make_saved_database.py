@@ -64,7 +64,8 @@ def fill(store: Store) -> None:
 
 
 def candidate(weight: float, kind: str) -> Candidate:
-    recipe = Recipe(method=LinearMerge(weights=(weight, 1 - weight)), sources=("a" * 64, "b" * 64), dtype="float32")
+    method, sources = LinearMerge(weights=(weight, 1 - weight)), ("a" * 64, "b" * 64)
+    recipe = Recipe(method=method, sources=sources, template=sources[0], dtype="float32")
     return Candidate(kind=kind, point=(weight, 1 - weight), parameters={"weight.a": weight}, recipe=recipe)
 
 

@@ -40,6 +40,13 @@ def test_the_same_key_and_spec_give_the_same_campaign(store: Store, spec: Campai
     assert len(store.events(first.id)) == 1
 
 
+def test_a_campaign_is_found_by_its_key(store: Store, spec: CampaignSpec, pool: Pool) -> None:
+    store.create_campaign(spec, pool)
+    keyed = store.create_campaign(spec, pool, idempotency_key="k")
+    assert store.campaign_with_key("k") == keyed
+    assert store.campaign_with_key("other") is None
+
+
 def test_the_same_key_with_another_spec_is_a_conflict(store: Store, spec: CampaignSpec, pool: Pool) -> None:
     store.create_campaign(spec, pool, idempotency_key="k")
     with pytest.raises(Conflict, match="'k' was used before"):
@@ -121,8 +128,12 @@ def test_the_search_finishes_once(store: Store, lease: Lease) -> None:
     assert [e.kind for e in store.events(lease.campaign_id)].count("campaign.search_finished") == 1
 
 
-def test_a_summary_is_kept_to_the_last_digit(store: Store, lease: Lease, summary: SearchSummary) -> None:
-    store.set_summary(lease, summary)
+def test_a_summary_is_kept_to_the_last_digit(
+    store: Store, lease: Lease, make_candidate: MakeCandidate, summary: SearchSummary
+) -> None:
+    trial = store.ask(lease, make_candidate(0.5), {})
+    store.start(lease, trial.id, "actor-0")
+    store.fail(lease, trial.id, "broken", summary)
     assert store.campaign(lease.campaign_id).summary == summary
 
 

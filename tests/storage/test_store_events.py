@@ -32,7 +32,6 @@ def test_every_change_is_an_event_in_order(
     store.fail(lease, third, "broken", summary)
     store.finish_search(lease)
     store.add_holdout(lease, first, make_evaluated(0.5, split="holdout"))
-    store.set_summary(lease, summary)
     store.step(campaign.id, CampaignStep.FINISH, lease=lease)
     store.release(lease)
 
@@ -54,7 +53,6 @@ def test_every_change_is_an_event_in_order(
         ("trial.failed", third),
         ("campaign.search_finished", None),
         ("trial.holdout", first),
-        ("campaign.summary", None),
         ("campaign.complete", None),
         ("campaign.released", None),
     ]

@@ -117,7 +117,6 @@ def test_every_write_of_a_stale_worker_is_refused(
         lambda: store.reject(stale, trial.id, "NaN", {}, summary),
         lambda: store.add_holdout(stale, trial.id, evaluated),
         lambda: store.finish_search(stale),
-        lambda: store.set_summary(stale, summary),
         lambda: store.step(campaign.id, CampaignStep.FINISH, lease=stale),
     ):
         with pytest.raises(LeaseLost, match="worker 'worker-2' holds it"):
