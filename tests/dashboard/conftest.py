@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from pymoo.indicators.hv import Hypervolume
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from campaigns.campaign import Campaign, Recommendation, SearchSummary
 from campaigns.objectives import Measurement, Objective, Split
@@ -189,8 +190,10 @@ def on_disk(store: Store, tmp_path: Path) -> SearchedCampaign:
     torch.set_num_threads(1)
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2}
     config = LlamaConfig(vocab_size=32, num_hidden_layers=1, **sizes)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
     for name in PARENTS:
         LlamaForCausalLM(config).save_pretrained(tmp_path / "zoo" / name)
+        tokenizer.save_pretrained(tmp_path / "zoo" / name)
     checkpoints = [{"name": name, "path": str(tmp_path / "zoo" / name)} for name in PARENTS]
     spec = PoolSpec.model_validate({"checkpoints": checkpoints})
     campaign = SearchedCampaign(store, pool=inspect_pool(spec, [tmp_path], [], None))

@@ -199,9 +199,11 @@ def test_etags_name_the_bytes(pool: Pool) -> None:
 
 def test_another_template_gives_other_etags(zoo: Path, pool_of: Any) -> None:
     plain, based = pool_of(zoo, ["a", "c"]), pool_of(zoo, ["a", "c"], base="b")  # b has its tensors in another order
-    models = [MergedModel(PoolFiles(pool), linear(plain, 0.5, 0.5)) for pool in (plain, based)]
+    models = [MergedModel(PoolFiles(pool), linear(pool, 0.5, 0.5)) for pool in (plain, based)]
     assert len({content(model, "model.safetensors") for model in models}) == 2
     assert len({model.files["model.safetensors"].etag for model in models}) == 2
+    with pytest.raises(InvalidInput, match="not the template of this pool"):
+        MergedModel(PoolFiles(based), linear(plain, 0.5, 0.5))
 
 
 @pytest.mark.parametrize("key", ["dtype", "torch_dtype", None])
