@@ -111,6 +111,7 @@ def start_service(options: ServiceOptions) -> None:
         )
     )
     supervisor = WorkerSupervisor(worker_arguments(options, home, database_url)) if options.with_worker else None
+    signal.signal(signal.SIGTERM, _exit)  # uvicorn raises the signal again once it has shut down
     if supervisor is not None:
         supervisor.start()
     try:
@@ -118,6 +119,10 @@ def start_service(options: ServiceOptions) -> None:
     finally:
         if supervisor is not None:
             supervisor.stop()
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def worker_arguments(options: ServiceOptions, home: Path, database_url: str) -> list[str]:
@@ -137,10 +142,11 @@ def run_worker(settings: WorkerSettings, until_input_closes: bool) -> None:
     def stop(_signal: int, _frame: FrameType | None) -> None:
         worker.stop()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
     if until_input_closes:
         threading.Thread(target=_die_with_input, daemon=True).start()
+    worker.start()
+    signal.signal(signal.SIGTERM, stop)  # only now: Ray sets a handler of its own when it starts
+    signal.signal(signal.SIGINT, stop)
     worker.run()
 
 

@@ -58,10 +58,13 @@ class WorkerProcess:
         """Ask the worker to end; a campaign that runs is left as it stands and goes on wherever it is leased next."""
         self._stop.set()
 
-    def run(self) -> None:
-        """Start or join Ray, publish the inventory, then lease and run campaigns until `stop`."""
+    def start(self) -> None:
+        """Start or join Ray, then publish what this worker can do. Ray takes over SIGTERM here."""
         connect(self._settings.ray_address)
         self._publish()
+
+    def run(self) -> None:
+        """Lease and run campaigns until `stop`; to be called after `start`."""
         self._heart.start()
         try:
             while not self._stop.wait(self._settings.poll_seconds):

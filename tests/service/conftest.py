@@ -94,7 +94,10 @@ class ServiceProcess:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(60)
-            assert "Fatal Python error" not in (self._folder / "service.log").read_text()
+            log = (self._folder / "service.log").read_text()
+            assert self.process.returncode == 0
+            assert "Fatal Python error" not in log
+            assert "SIGTERM received" not in log
 
 
 @pytest.fixture(scope="module")
