@@ -59,8 +59,7 @@ def run_demo(output: Path, port: int, console: Console) -> None:
     with stopwatch.phase("zoo"):
         zoo_module = load_zoo_module()
         zoo = make_zoo(zoo_module, output / "zoo", console)
-    with stopwatch.phase("service start"):
-        service = Service(output, zoo, port or free_port())
+    service = Service(output, zoo, port or free_port())
     with service, Client(service.url) as client:
         with stopwatch.phase("service start"):
             service.wait_until_ready(client)
@@ -78,8 +77,7 @@ def run_demo(output: Path, port: int, console: Console) -> None:
         report = demo_report(campaign, front, list(client.trials(campaign["id"])), stopwatch.seconds)
         (output / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         conclude(console, report, campaign)
-    with stopwatch.phase("load"):
-        show_items(directory, zoo, console)
+    show_items(directory, zoo, console)
     say_how_to_go_on(console, output, zoo, campaign["id"])
 
 
