@@ -9,12 +9,10 @@ ZOO is a tiny zoo, such as `demo-output/zoo`; `make demo` leaves one.
 """
 
 import argparse
-import importlib.util
 import json
 import logging
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,6 +29,7 @@ from lm_eval.tasks import TaskManager
 from campaigns.inventory import Inventory, resolve
 from campaigns.spec import parse_spec
 from evaluators.inventory import offered_tasks
+from mergefront.demo import load_zoo_module
 from merging.image import MergedModel
 from merging.pool_files import PoolFiles
 from merging.pool_report import inspect_pool
@@ -38,15 +37,9 @@ from optimizer.candidate_evaluator import CandidateEvaluator, evaluation_setup
 from optimizer.jobs import Job
 from search_spaces import build_space
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "tiny_zoo.py"
-
 
 def demo_spec(zoo):
-    specification = importlib.util.spec_from_file_location("tiny_zoo", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["tiny_zoo"] = module
-    specification.loader.exec_module(module)
-    spec = parse_spec(module.campaign_spec(zoo))
+    spec = parse_spec(load_zoo_module().campaign_spec(zoo))
     tasks = offered_tasks([zoo / "tasks"])
     return resolve(spec, Inventory(tasks=tasks, methods=(spec.space.kind,), strategies=(spec.strategy.kind,)))
 

@@ -10,8 +10,9 @@ from typing import Any, Literal, Self
 import httpx
 
 from mergefront.download import download_directory
+from mergefront.settings import DEFAULT_HOST, DEFAULT_PORT
 
-DEFAULT_URL = "http://127.0.0.1:8400"
+DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 TIMEOUT_SECONDS = 60.0
 READ_EVERY_CHECKPOINT = httpx.Timeout(
     TIMEOUT_SECONDS, read=None

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from campaigns.errors import MergefrontError
-from mergefront.client import Client, Json
+from mergefront.client import DEFAULT_URL, Client, Json
 from mergefront.demo_report import demo_report
 from mergefront.progress import byte_progress
 from mergefront.tables import front_table, group_trials
@@ -197,7 +197,7 @@ def show_items(directory: Path, zoo: Path, console: Console) -> None:
     for task in sorted((zoo / "tasks").glob("*.jsonl")):
         items = [json.loads(line) for line in task.read_text().splitlines()[:SHOWN_ITEMS]]
         for item in items:
-            if item.get("prompt") and "choices" not in item:
+            if item["prompt"]:
                 prompt = tokenizer(item["prompt"], return_tensors="pt")
                 generated = model.generate(**prompt, max_new_tokens=12, do_sample=False)
                 answer = tokenizer.decode(generated[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -212,4 +212,4 @@ def say_how_to_go_on(console: Console, output: Path, zoo: Path, campaign_id: str
     command = f"mergefront serve --home {shown}/home --models {shown}/{zoo.name} --tasks {shown}/{zoo.name}/tasks"
     console.print("keep serving:  make serve   or")
     console.print(f"  .venv/bin/{command}", highlight=False, soft_wrap=True)
-    console.print(f"dashboard:     http://127.0.0.1:8400/campaigns/{campaign_id}", highlight=False)
+    console.print(f"dashboard:     {DEFAULT_URL}/campaigns/{campaign_id}", highlight=False)

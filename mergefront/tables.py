@@ -5,8 +5,9 @@ from typing import Any
 
 from rich.table import Table
 
-Json = Mapping[str, Any]
+from campaigns.objectives import Objective
 
+Json = Mapping[str, Any]
 
 SHOWN_WEIGHTS = 2
 
@@ -40,18 +41,13 @@ def group_trials(front: Json, group: str) -> list[Json]:
     return sorted(members, key=lambda trial: -front["macro"][trial["id"]]["search"]["value"])
 
 
-def objective_name(objective: Json) -> str:
-    """Return the name by which measurements refer to an objective."""
-    suffix = "" if objective["filter"] == "none" else f"@{objective['filter']}"
-    return f"{objective['task']}/{objective['metric']}{suffix}"
-
-
 def _row(front: Json, trial: Json, recommended: bool) -> list[str]:
     candidate = trial["candidate"]
     merge = candidate["label"] or _weights(candidate["parameters"])
     cells = [trial["id"] + (" ★" if recommended else "") + f"\n{merge}"]
-    for objective in front["objectives"]:
-        scores = {m["split"]: m for m in trial["measurements"] if m["objective"] == objective_name(objective)}
+    for document in front["objectives"]:
+        objective = Objective.model_validate(document)
+        scores = {m["split"]: m for m in trial["measurements"] if m["objective"] == objective.name}
         cells.append(_splits(scores))
     macro = front["macro"].get(trial["id"]) or {}
     return [*cells, _splits({split: score for split, score in macro.items() if score})]

@@ -7,11 +7,11 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from campaigns.states import CampaignState
 from mergefront.client import Client, Json
 
 POLL_SECONDS = 1.0
 LINE_SECONDS = 10.0  # how often a console that is no terminal, a log say, gets a line
-FINAL_STATES = ("complete", "failed", "cancelled")
 
 
 class Glance(NamedTuple):
@@ -43,7 +43,7 @@ def watch_campaign(client: Client, campaign_id: str, console: Console) -> Json:
             progress.update(
                 task, description=glance.phase, completed=glance.done, total=glance.total, found=glance.found
             )
-            if campaign["state"] in FINAL_STATES:
+            if CampaignState(campaign["state"]).is_final:
                 break
             if not console.is_terminal and time.monotonic() >= next_line:
                 console.print(str(glance), markup=False, highlight=False)

@@ -147,7 +147,7 @@ class SearchLoop:
         """Baselines may be scored on the holdout items while the search drains; the front only after it."""
         if not self._campaign.spec.has_holdout:
             return None
-        front = self._book.summary().front if self._campaign.search_finished_at is not None else ()
+        front = self._campaign.summary.front if self._campaign.search_finished_at is not None else ()
         for trial in self._book.awaiting_holdout(front):
             given_up = self._faults[trial.id, "holdout"] > self._campaign.spec.resources.retries
             if trial.id not in self._in_flight and not given_up:

@@ -63,12 +63,8 @@ class TrialBook:
             return Observation(trial.candidate.point, None)
         return Observation(trial.candidate.point, search_losses(self._spec.objectives, trial))
 
-    def summary(self) -> SearchSummary:
-        """Return front, hypervolume and recommendation over all complete trials."""
-        return summarize(self._spec, list(self._trials.values()))
-
     def summary_with(self, trial: Trial) -> SearchSummary:
-        """Return the summary as it will be once `trial` is written."""
+        """Return front, hypervolume and recommendation as they will be once `trial` is written."""
         return summarize(self._spec, list({**self._trials, trial.id: trial}.values()))
 
     def awaiting_holdout(self, front: Iterable[str]) -> list[Trial]:

@@ -1,20 +1,16 @@
 """Real processes: the service as a user starts it, on a small zoo and a free port."""
 
-import importlib.util
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
 from mergefront.client import Client
-from mergefront.demo import free_port, serve_command
+from mergefront.demo import free_port, load_zoo_module, serve_command
 
-ROOT = Path(__file__).parents[2]
 READY_SECONDS = 120
 
 
@@ -33,11 +29,7 @@ def _wait_for():
 
 @pytest.fixture(scope="session")
 def zoo_module():
-    specification = importlib.util.spec_from_file_location("tiny_zoo", ROOT / "examples" / "tiny_zoo.py")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["tiny_zoo"] = module
-    specification.loader.exec_module(module)
-    return module
+    return load_zoo_module()
 
 
 @pytest.fixture(scope="session")
