@@ -11,6 +11,7 @@ import dashboard
 from api import campaigns, checkpoints, events, front, health, problems, trials
 from api.authentication import BearerAuthentication
 from api.body_limit import BodyLimit
+from api.launching import CACHE
 from api.open_pools import OpenPools
 from api.openapi import complete_openapi
 from api.other_sites import OtherSites
@@ -26,7 +27,7 @@ DESCRIPTION = (
 
 def create_app(settings: Settings) -> FastAPI:
     """Return the application. Opens the database, and makes or upgrades its tables, at once."""
-    service = Service(settings, Store.open(settings.database_url), OpenPools())
+    service = Service(settings, Store.open(settings.database_url), OpenPools(cache_dir=settings.home / CACHE))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterator, Sequence
 
+from api.markdown import code, plain, table
+from api.recipe_section import merging_kinds, recipe_section
 from campaigns.campaign import Campaign
 from campaigns.objectives import Measurement, Objective, Split, macro_average, macro_standard_error
-from campaigns.pools import Checkpoint
-from campaigns.recipe import Recipe
 from campaigns.trial import Trial
 
 NAME = "README.md"
@@ -27,7 +27,7 @@ def model_card(campaign: Campaign, trial: Trial, baselines: Sequence[Trial] = ()
     sections = [
         _front_matter(campaign, trial),
         _introduction(campaign, trial),
-        _recipe(campaign, trial.candidate.recipe),
+        recipe_section(campaign, trial.candidate.recipe),
         _scores(campaign, trial),
         *_comparison(campaign, trial, baselines),
         _reproduction(campaign, trial),
@@ -37,7 +37,7 @@ def model_card(campaign: Campaign, trial: Trial, baselines: Sequence[Trial] = ()
 
 def _front_matter(campaign: Campaign, trial: Trial) -> str:
     """YAML for the hub. Strings are written as JSON, which is YAML too, so that no name can break out of its line."""
-    tags = ["mergefront", "merge", f"merge-{trial.candidate.recipe.method.kind}"]
+    tags = ["mergefront", "merge", *(f"merge-{kind}" for kind in merging_kinds(trial.candidate.recipe))]
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags:"]
     lines += [f"- {json.dumps(tag)}" for tag in tags]
     lines += [f"mergefront_trial: {json.dumps(trial.id)}"]
@@ -47,11 +47,11 @@ def _front_matter(campaign: Campaign, trial: Trial) -> str:
 
 def _introduction(campaign: Campaign, trial: Trial) -> str:
     what = {
-        "parent": f"It is the parent {_code(trial.candidate.label or '')}, as a merge of weight one.",
-        "soup": "It is the uniform soup: every parent with the same weight.",
-        "candidate": f"It was proposed by the {_code(campaign.spec.strategy.kind)} strategy.",
+        "parent": f"It is the parent {code(trial.candidate.label or '')}, as a merge of weight one.",
+        "soup": f"It is the baseline {code(trial.candidate.label or '')}: an average of parents with equal weights.",
+        "candidate": f"It was proposed by the {code(campaign.spec.strategy.kind)} strategy.",
     }[trial.candidate.kind]
-    return f"# {_plain(campaign.spec.name)}: merge {trial.id}\n\nMerged by Mergefront from {_count(campaign)}. {what}"
+    return f"# {plain(campaign.spec.name)}: merge {trial.id}\n\nMerged by Mergefront from {_count(campaign)}. {what}"
 
 
 def _count(campaign: Campaign) -> str:
@@ -60,39 +60,19 @@ def _count(campaign: Campaign) -> str:
     return f"{len(pool.checkpoints)} checkpoints{base} ({pool.architecture}, {pool.parameter_count:,} parameters)"
 
 
-def _recipe(campaign: Campaign, recipe: Recipe) -> str:
-    method = recipe.method
-    scale = f", scale {method.scale!r}" if method.kind == "task_arithmetic" else ""
-    lines = [
-        "## Recipe",
-        "",
-        f"Method {_code(method.kind)}{scale}, stored as {_code(recipe.dtype)}; recipe digest {_code(recipe.digest)}.",
-        "",
-        "| parent | weight | sha256 of its content |",
-        "|---|---|---|",
-    ]
-    names = {checkpoint.digest: checkpoint.name for checkpoint in campaign.pool.checkpoints}
-    for digest, weight in zip(recipe.sources, method.weights, strict=True):
-        lines.append(f"| {_code(names.get(digest, '?'))} | {weight!r} | {_code(digest)} |")
-    if recipe.base is not None and campaign.pool.base is not None:
-        lines.append(_base_row(campaign.pool.base))
-    return "\n".join(lines)
-
-
-def _base_row(base: Checkpoint) -> str:
-    return f"| {_code(base.name)} | base | {_code(base.digest)} |"
-
-
 def _scores(campaign: Campaign, trial: Trial) -> str:
     if not trial.measurements:
         return f"## Scores\n\nNone: the trial is {trial.state}."
-    lines = ["## Scores", "", "Value ± standard error (items). The search chose by the search items alone.", ""]
-    lines += ["| objective | better | search | holdout |", "|---|---|---|---|"]
-    for objective in campaign.spec.objectives:
-        cells = " | ".join(_cell(trial, objective, split) for split in SPLITS)
-        better = "lower" if objective.direction == "minimize" else "higher"
-        lines.append(f"| {_code(objective.name)} | {better} | {cells} |")
-    return "\n".join(lines)
+    lead = "Value ± standard error (items). The search chose by the search items alone."
+    rows = [
+        [
+            code(objective.name),
+            "lower" if objective.direction == "minimize" else "higher",
+            *(_cell(trial, objective, split) for split in SPLITS),
+        ]
+        for objective in campaign.spec.objectives
+    ]
+    return "\n".join(["## Scores", "", lead, "", *table(["objective", "better", *SPLITS], rows)])
 
 
 def _cell(trial: Trial, objective: Objective, split: Split) -> str:
@@ -106,19 +86,29 @@ def _measured(measurement: Measurement) -> str:
 
 
 def _comparison(campaign: Campaign, trial: Trial, baselines: Sequence[Trial]) -> Iterator[str]:
-    """Yield the section that sets the trial against the best parent on the search items and the soup, if there are."""
+    """Yield the section that sets the trial against the best parent on the search items and the soups, if there are."""
     searched = [(macro_average(campaign.spec.objectives, b.measurements, "search"), b) for b in baselines]
     scored = [(value, baseline) for value, baseline in searched if value is not None]
     parents = [found for found in scored if found[1].candidate.kind == "parent"]
     rows = [("this merge", trial)]
     if parents:
         best = max(parents, key=lambda found: found[0])[1]
-        rows.append((f"best parent, {_code(best.candidate.label or '')}", best))
-    rows += [("uniform soup", baseline) for _, baseline in scored if baseline.candidate.kind == "soup"]
+        rows.append((f"best parent, {code(best.candidate.label or '')}", best))
+    rows += [(plain(soup.candidate.label or ""), soup) for soup in _soups(scored)]
     if len(rows) > 1:
-        table = [f"| {name} | {' | '.join(_macro(campaign, row, split) for split in SPLITS)} |" for name, row in rows]
+        cells = [[name, *(_macro(campaign, row, split) for split in SPLITS)] for name, row in rows]
         lead = "Weighted mean over the objectives, higher is better."
-        yield "\n".join(["## Baselines", "", lead, "", "| | search | holdout |", "|---|---|---|", *table])
+        yield "\n".join(["## Baselines", "", lead, "", *table(["model", *SPLITS], cells)])
+
+
+def _soups(scored: Sequence[tuple[float, Trial]]) -> list[Trial]:
+    """Return the best soup of each recipe for soups, as labels name them before a colon; the last of equals."""
+    best: dict[str, tuple[float, Trial]] = {}
+    for value, trial in scored:
+        recipe = (trial.candidate.label or "").partition(":")[0]
+        if trial.candidate.kind == "soup" and (recipe not in best or value >= best[recipe][0]):
+            best[recipe] = value, trial
+    return [trial for _, trial in best.values()]
 
 
 def _macro(campaign: Campaign, trial: Trial, split: Split) -> str:
@@ -171,12 +161,3 @@ def item_lists(campaign: Campaign, trial: Trial) -> dict[Split, dict[str, tuple[
 def item_file(split: Split) -> str:
     """Return the name of the file that `lm_eval --samples` takes for a split."""
     return f"items.{split}.json"
-
-
-def _code(text: str) -> str:
-    return f"`{_plain(text).replace('`', '')}`"
-
-
-def _plain(text: str) -> str:
-    """Return user text on one line that cannot end a table cell."""
-    return " ".join(text.split()).replace("|", "\\|")

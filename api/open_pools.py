@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from pathlib import Path
 
 from campaigns.errors import Conflict, InvalidCheckpoint
 from campaigns.pools import Pool
@@ -11,10 +12,14 @@ CAPACITY = 8
 
 
 class OpenPools:
-    """A small cache of `PoolFiles`; may be used from several threads."""
+    """A small cache of `PoolFiles`; may be used from several threads.
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    `cache_dir` keeps what merges find out about the pools.
+    """
+
+    def __init__(self, capacity: int = CAPACITY, cache_dir: Path | None = None) -> None:
         self._capacity = capacity
+        self._cache_dir = cache_dir
         self._open: OrderedDict[str, PoolFiles] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -25,7 +30,7 @@ class OpenPools:
             found = self._open.get(key)
             try:
                 if found is None:
-                    found = self._open[key] = PoolFiles(pool)
+                    found = self._open[key] = PoolFiles(pool, self._cache_dir)
                 else:
                     found.verify()
             except InvalidCheckpoint as error:

@@ -1,14 +1,17 @@
 """Routes of trials: the list of a campaign's, and one with its recipe."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from api.problems import documented
-from api.service import ServiceOf
+from api.service import Service, ServiceOf
+from campaigns.mergekit import export
 from campaigns.noun import Noun
 from campaigns.recipe import Recipe
 from campaigns.trial import Trial
+
+MERGEKIT = "application/yaml"
 
 
 class TrialPage(Noun):
@@ -40,9 +43,31 @@ def router() -> APIRouter:
         """Return one trial with the outcome of each item."""
         return service.store.trial(trial_id)
 
-    @routes.get("/trials/{trial_id}/recipe", responses=documented(404))
-    def recipe(trial_id: str, service: ServiceOf) -> Recipe:
-        """Return what determines the bytes of the trial's merged model."""
-        return service.store.trial(trial_id).candidate.recipe
+    described: dict[int | str, dict[str, Any]] = {
+        200: {"description": "The recipe", "content": {MERGEKIT: {"schema": {"type": "string"}}}},
+        **documented(404, 409, 422),
+    }
+
+    @routes.get("/trials/{trial_id}/recipe", response_model=Recipe, responses=described)
+    def recipe(
+        trial_id: str,
+        service: ServiceOf,
+        form: Annotated[Literal["json", "mergekit"], Query(alias="format")] = "json",
+    ) -> Recipe | Response:
+        """Return what determines the bytes of the trial's merged model: as a document of ours, or for mergekit.
+
+        A recipe that mergekit cannot make is refused as its configuration, with what stands against it.
+        """
+        trial = service.store.trial(trial_id)
+        if form == "json":
+            return trial.candidate.recipe
+        return Response(_mergekit(service, trial), media_type=MERGEKIT)
 
     return routes
+
+
+def _mergekit(service: Service, trial: Trial) -> str:
+    """Return mergekit's configuration; only rules need the names of tensors, and so the checkpoints on disk."""
+    recipe, pool = trial.candidate.recipe, service.store.campaign(trial.campaign_id).pool
+    names = service.pools.files(pool).template.merged_tensors if recipe.rules else ()
+    return export(recipe, pool, names)

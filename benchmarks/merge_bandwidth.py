@@ -24,8 +24,9 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from campaigns.methods import LinearMerge
 from campaigns.pools import CheckpointSpec, Pool, PoolSpec
-from campaigns.recipe import LinearMerge, Recipe
+from campaigns.recipe import Recipe
 from merging.live import LiveModel
 from merging.pool_files import PoolFiles
 from merging.pool_report import inspect_pool

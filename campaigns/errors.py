@@ -158,7 +158,12 @@ def from_validation(error: ValidationError, root: str = "", kind: type[InvalidIn
 
 def _without_tags(location: tuple[int | str, ...]) -> list[str]:
     """Drop the tags that pydantic puts after a tagged union: users never wrote `space.linear.bounds`."""
-    return [str(part) for i, part in enumerate(location) if i != 1 or location[0] not in TAGGED_FIELDS]
+    tags = {1} if location and location[0] in TAGGED_FIELDS else set()
+    if location[:3] == ("space", "choice", "options"):
+        tags.add(4)  # space.choice.options.0.ties.scale
+    if location[:1] == ("rules",) and location[2:3] == ("method",):
+        tags.add(3)  # rules.0.method.ties.scale
+    return [str(part) for index, part in enumerate(location) if index not in tags]
 
 
 def _lies_within(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:

@@ -5,6 +5,7 @@ from datetime import datetime
 from campaigns.errors import FieldError, InvalidSpec, unknown_name
 from campaigns.noun import Noun
 from campaigns.objectives import Objective
+from campaigns.spaces import methods_of
 from campaigns.spec import CampaignSpec
 
 
@@ -50,8 +51,9 @@ def resolve(spec: CampaignSpec, inventory: Inventory) -> CampaignSpec:
     Raises `InvalidSpec` naming every unknown task, metric, filter, method and strategy, with the nearest known names.
     """
     errors: list[FieldError] = []
-    if spec.space.kind not in inventory.methods:
-        errors.append(unknown_name("space.kind", spec.space.kind, inventory.methods, "merge method of a worker"))
+    for field, space in methods_of(spec.space):
+        if space.kind not in inventory.methods:
+            errors.append(unknown_name(f"{field}.kind", space.kind, inventory.methods, "merge method of a worker"))
     if spec.strategy.kind not in inventory.strategies:
         errors.append(unknown_name("strategy.kind", spec.strategy.kind, inventory.strategies, "strategy of a worker"))
     objectives = []

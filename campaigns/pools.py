@@ -9,6 +9,8 @@ from campaigns.noun import Noun, wrong
 MAX_CHECKPOINTS = 64
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Embeddings = Literal["refuse", "base", "truncate"]
+"""Where vocabulary sizes differ: refuse the pool, copy the template's tensors, or merge the template's rows only."""
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -19,6 +21,7 @@ class CheckpointSpec(Noun):
     path: str | None = Field(None, description="Directory with safetensors, under a configured model root")
     hub: str | None = Field(None, description="Hub repository, `owner/name`, on the operator's allow list")
     revision: str | None = Field(None, description="Branch, tag or commit of the hub repository")
+    statistics: str | None = Field(None, description="File that `mergefront calibrate` wrote of this checkpoint")
 
     @model_validator(mode="after")
     def _one_place(self) -> "CheckpointSpec":
@@ -35,6 +38,7 @@ class PoolSpec(Noun):
     checkpoints: tuple[CheckpointSpec, ...] = Field(min_length=2, max_length=MAX_CHECKPOINTS)
     base: CheckpointSpec | None = None
     dtype: Dtype | None = Field(None, description="Type of merged tensors; default: that of the first checkpoint")
+    embeddings: Embeddings = Field("refuse", description="What becomes of vocabularies of different sizes")
 
     @model_validator(mode="after")
     def _distinct_names(self) -> "PoolSpec":
@@ -51,11 +55,20 @@ class PoolSpec(Noun):
         return tuple(checkpoint.name for checkpoint in self.checkpoints)
 
 
+class Statistics(Noun):
+    """Calibration statistics of a checkpoint: a file, and the sha256 (hex) of its content."""
+
+    path: str
+    digest: str
+
+
 class Checkpoint(Noun):
     """A checkpoint that was found, read through once and fits its pool.
 
-    `digest` is the sha256 (hex) over its weight, configuration and tokenizer files; `stamp` is a digest of their
-    names, sizes and modification times, so that a change on disk is noticed without reading the files again.
+    `digest` is the sha256 (hex) over its weight, configuration and tokenizer files; that of a LoRA adapter is made of
+    its files' and the base's, and where the pool changes what is merged (vocabularies cut or left out), of that, too.
+    `stamp` is a digest of the files' names, sizes and modification times, so that a change on disk is noticed without
+    reading them again.
     """
 
     name: str
@@ -63,6 +76,10 @@ class Checkpoint(Noun):
     digest: str
     stamp: str
     size_bytes: int
+    statistics: Statistics | None = Field(None, exclude_if=lambda statistics: statistics is None)
+    merged_file: str | None = Field(
+        None, exclude_if=lambda file: file is None, description="What a LoRA adapter makes of the base"
+    )
 
 
 class Pool(Noun):
@@ -73,6 +90,10 @@ class Pool(Noun):
     dtype: Dtype
     architecture: str
     parameter_count: int
+    embeddings: Embeddings = Field("refuse", exclude_if=lambda embeddings: embeddings == "refuse")
+    layers: int | None = Field(
+        None, exclude_if=lambda layers: layers is None, description="How many layers tensor names count; None: unknown"
+    )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from campaigns.errors import from_validation
 from campaigns.noun import Noun, wrong
 from campaigns.objectives import Objective
 from campaigns.pools import PoolSpec
+from campaigns.space_needs import check_space
 from campaigns.spaces import LinearSpace, Space
 from campaigns.strategies import Nsga2Search, Strategy
 
@@ -36,6 +37,15 @@ class Baselines(Noun):
 
     parents: bool = True
     uniform_soup: bool = True
+    greedy_soup: bool = Field(
+        False, description="Average the best parents as long as that helps (arXiv 2203.05482): up to K - 1 more trials"
+    )
+
+    @model_validator(mode="after")
+    def _greedy_soup_of_parents(self) -> "Baselines":
+        if self.greedy_soup and not self.parents:
+            raise wrong("greedy_soup", True, "the greedy soup starts from the scores of the parents", "parents: true")
+        return self
 
 
 class Budget(Noun):
@@ -75,13 +85,7 @@ class CampaignSpec(Noun):
 
     @model_validator(mode="after")
     def _space_fits_pool(self) -> "CampaignSpec":
-        if self.space.kind == "task_arithmetic" and self.pool.base is None:
-            raise wrong("pool.base", None, "method 'task_arithmetic' needs a base checkpoint")
-        for field, name in self.space.named_checkpoints():
-            if name not in self.pool.names:
-                raise wrong(f"space.{field}", name, "no checkpoint has this name", ", ".join(self.pool.names))
-        if len(self.space.freeze) == len(self.pool.names):
-            raise wrong("space.freeze", self.space.freeze, "at least one checkpoint must be left to vary")
+        check_space(self.space, self.pool)
         return self
 
     @model_validator(mode="after")

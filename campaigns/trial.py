@@ -18,7 +18,7 @@ class Candidate(Noun):
     """A point of the search space with its named parameters and the recipe that they make.
 
     `point` lies in the unit cube [0, 1]^n; a baseline that the space cannot reach has the nearest point it can.
-    `label` names a baseline: the parent's name, or "uniform soup".
+    `label` names a baseline: the parent's name, "uniform soup", or "greedy soup: a+b" by the parents in it.
     """
 
     kind: Kind = "candidate"

@@ -1,12 +1,13 @@
 """The `mergefront` command line. Each command only reads its options and hands over."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from mergefront.client import DEFAULT_URL, Client
+from mergefront.client import DEFAULT_URL, Client, RecipeFormat
 from mergefront.readable_errors import readable_errors
 from mergefront.settings import (
     DEFAULT_HOST,
@@ -39,6 +40,7 @@ Models = Annotated[
     typer.Option(exists=True, file_okay=False, help="Folder that model paths must lie under; repeatable."),
 ]
 Hub = Annotated[list[str] | None, typer.Option(help="Hub repository, owner/name, that may be used; repeatable.")]
+ComputeDtype = Literal["float32", "bfloat16"]
 RayAddress = Annotated[str | None, typer.Option(help="Ray cluster to join; default: one of its own.")]
 
 
@@ -154,18 +156,73 @@ def pull(trial: str, directory: Path, url: Url = DEFAULT_URL, token: Token = Non
 
 
 @app.command()
+def recipe(
+    trial: str,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    form: Annotated[
+        RecipeFormat, typer.Option("--format", help="Mergefront's own JSON, or a configuration for mergekit.")
+    ] = "json",
+) -> None:
+    """Print what the merge of TRIAL is made of."""
+    with readable_errors(), Client(url, token) as client:
+        found = client.recipe(trial, form)
+        print(found if isinstance(found, str) else json.dumps(found, indent=2))  # noqa: T201  a file, not prose
+
+
+@app.command()
 def merge(
-    config: Annotated[Path, typer.Argument(help="Merge configuration, YAML.", exists=True, dir_okay=False)],
+    config: Annotated[Path, typer.Argument(help="Merge document: ours or mergekit's.", exists=True, dir_okay=False)],
     directory: Path,
     hub_repository: Hub = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of random methods, such as dare_ties; default: the document's, or 0.")
+    ] = None,
 ) -> None:
     """Merge checkpoints once, without a service, into DIRECTORY."""
     from mergefront.merge_command import merge_directory
     from mergefront.progress import byte_progress
 
     with readable_errors(), byte_progress(console, "merging") as progress:
-        merge_directory(config, directory, tuple(hub_repository or ()), progress)
+        merge_directory(config, directory, tuple(hub_repository or ()), progress, seed)
     console.print(str(directory), highlight=False)
+
+
+@app.command()
+def calibrate(  # noqa: PLR0913  one argument per option
+    checkpoint: Annotated[Path, typer.Argument(help="Model directory with safetensors.", exists=True, file_okay=False)],
+    texts: Annotated[
+        Path, typer.Argument(help="Paragraphs of text, or JSON lines with a text field.", exists=True, dir_okay=False)
+    ],
+    directory: Annotated[
+        Path | None, typer.Option(help="Where the file goes; default: calibration/ beside the checkpoint.")
+    ] = None,
+    gram: Annotated[bool, typer.Option("--gram", help="Gram matrices as well, for regmean: much memory.")] = False,
+    fisher: Annotated[bool, typer.Option("--fisher", help="Fisher information as well, for fisher: slow.")] = False,
+    sequences: Annotated[int, typer.Option(min=1)] = 128,
+    sequence_length: Annotated[int, typer.Option(min=2, help="Tokens per sequence.")] = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences at once; always one with fisher.")] = 4,
+    dtype: Annotated[ComputeDtype, typer.Option(help="Type the model computes in.")] = "float32",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: cuda where there is one.")
+    ] = None,
+) -> None:
+    """Gather what OBIM, RegMean and Fisher merging need to know of a checkpoint on a text; print the file's path."""
+    from campaigns.methods import StatisticsKind
+    from mergefront.calibrate_command import calibrate_checkpoint
+    from merging.calibration import CalibrationSettings
+
+    kinds: dict[StatisticsKind, bool] = {"gram_diagonal": True, "gram": gram, "fisher": fisher}
+    settings = CalibrationSettings(
+        kinds=tuple(kind for kind, wanted in kinds.items() if wanted),
+        sequences=sequences,
+        sequence_length=sequence_length,
+        batch_size=batch_size,
+        dtype=dtype,
+    )
+    with readable_errors():
+        file = calibrate_checkpoint(checkpoint, texts, directory, settings, device, console)
+    console.print(str(file), highlight=False, soft_wrap=True)
 
 
 @app.command()

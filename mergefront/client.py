@@ -20,6 +20,7 @@ READ_EVERY_CHECKPOINT = httpx.Timeout(
 
 Json = dict[str, Any]
 Step = Literal["pause", "resume", "stop", "cancel"]
+RecipeFormat = Literal["json", "mergekit"]
 
 
 class RequestRefused(Exception):
@@ -98,6 +99,18 @@ class Client:
     def trial(self, trial_id: str) -> Json:
         """Return one trial with its per-item outcomes."""
         return self._json("GET", f"/v1/trials/{trial_id}")
+
+    def recipe(self, trial_id: str, form: RecipeFormat = "json") -> Json | str:
+        """Return what determines the trial's merged model: our own document, or the text of a mergekit configuration.
+
+        A recipe that mergekit cannot make is refused as a mergekit configuration.
+        """
+        path, params = f"/v1/trials/{trial_id}/recipe", {"format": form}
+        if form == "json":
+            return self._json("GET", path, params=params)
+        response = self._http.get(path, params=params)
+        self._check(response)
+        return response.text
 
     def front(self, campaign_id: str) -> Json:
         """Return the Pareto front beside the baselines, the recommendation and the macro-averages."""

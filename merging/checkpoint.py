@@ -1,5 +1,6 @@
 """A checkpoint directory, opened lazily: headers are read and checked, tensors are views of the page cache."""
 
+import copy
 import json
 import mmap
 from pathlib import Path
@@ -14,6 +15,8 @@ from merging.safetensors_header import CorruptHeader, TensorInfo, read_header
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -37,10 +40,11 @@ class CheckpointFiles:
     """The files of one checkpoint.
 
     `tensors` maps every tensor's name to where it lies, in the order of the shards and of the bytes in them; `shards`
-    are the safetensors files, `files` all files that determine the model, by name.
+    are the safetensors files, `files` all files that determine the model, by name. Inside a pool, a checkpoint's
+    tensors are what its pool makes of them (`merging.vocabulary`): some may be shorter, or lie in files of others.
     Raises `InvalidCheckpoint`, with `field` and everything that is wrong, for a directory without safetensors (pickles
-    are named as such), a missing or unreadable configuration, missing shards, truncated or corrupt files, and tensors
-    of types that cannot be merged.
+    are named as such), a missing or unreadable configuration, missing shards, truncated or corrupt files, tensors of
+    types that cannot be merged, and for a directory that holds an adapter as well, as transformers would load that.
     """
 
     def __init__(self, path: Path, field: str = "path") -> None:
@@ -51,7 +55,10 @@ class CheckpointFiles:
         errors: list[FieldError] = []
         if not path.is_dir():
             raise InvalidCheckpoint([field_error(field, str(path), "there is no such directory", "a model directory")])
-        self.config = self._read_json(CONFIG, errors)
+        self.config = read_json(path, CONFIG, field, errors)
+        if (path / ADAPTER_CONFIG).is_file():
+            message = f"the directory holds a whole model and an adapter ({ADAPTER_CONFIG})"
+            errors.append(field_error(field, str(path), message, "one of the two"))
         if "quantization_config" in self.config:
             allowed = "unquantized checkpoints"
             value = self.config["quantization_config"]
@@ -70,13 +77,24 @@ class CheckpointFiles:
             present = {file.name for file in self.path.iterdir()}
         except FileNotFoundError:
             return {}
-        wanted = {CONFIG, INDEX, *COMPANIONS, *(shard.name for shard in self.shards)}
+        wanted = {CONFIG, ADAPTER_CONFIG, INDEX, *COMPANIONS, *(shard.name for shard in self.shards)}
         return {name: self.path / name for name in sorted(wanted & present)}
 
     @property
     def merged_tensors(self) -> dict[str, TensorInfo]:
         """The tensors that are merged: those of a floating type."""
         return {name: tensor for name, tensor in self.tensors.items() if tensor.dtype in MERGED}
+
+    @property
+    def stored(self) -> dict[str, TensorInfo]:
+        """The tensors that lie in this checkpoint's own files."""
+        return {name: tensor for name, tensor in self.tensors.items() if tensor.file in self.shards}
+
+    def with_tensors(self, tensors: dict[str, TensorInfo]) -> "CheckpointFiles":
+        """Return the same checkpoint with other tensors, wherever they lie. Open files are shared."""
+        view = copy.copy(self)
+        view.tensors = tensors
+        return view
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return a tensor as a view of the page cache, without a copy. Writing to it never reaches the file."""
@@ -96,21 +114,6 @@ class CheckpointFiles:
                 self._maps[file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         return self._maps[file]
 
-    def _read_json(self, name: str, errors: list[FieldError]) -> dict[str, Any]:
-        file = self.path / name
-        try:
-            document = json.loads(file.read_bytes())
-        except FileNotFoundError:
-            errors.append(field_error(self.field, str(self.path), f"the directory has no {name}"))
-            return {}
-        except (OSError, ValueError) as error:
-            errors.append(field_error(self.field, str(file), f"{name} cannot be read as JSON ({error})"))
-            return {}
-        if not isinstance(document, dict):
-            errors.append(field_error(self.field, str(file), f"{name} does not hold a JSON object"))
-            return {}
-        return document
-
     def _promised_tensors(self, errors: list[FieldError]) -> dict[str, set[str]]:
         """Return the names of the tensors that each shard must hold; a single file need not promise any."""
         if (self.path / SINGLE).is_file():
@@ -126,7 +129,7 @@ class CheckpointFiles:
         return {}
 
     def _read_index(self, errors: list[FieldError]) -> dict[str, set[str]]:
-        weight_map = self._read_json(INDEX, errors).get("weight_map")
+        weight_map = read_json(self.path, INDEX, self.field, errors).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             errors.append(
                 field_error(self.field, weight_map, f"{INDEX} has no weight_map", "file names by tensor name")
@@ -154,6 +157,9 @@ class CheckpointFiles:
         except CorruptHeader as error:
             errors.append(field_error(self.field, error.value, f"{shard.name}: {error}", error.allowed))
             return
+        except OSError as error:
+            errors.append(field_error(self.field, str(shard), f"{shard.name} cannot be read ({error.strerror})"))
+            return
         for name, tensor in header.items():
             if name in self.tensors:
                 errors.append(field_error(self.field, name, f"{shard.name}: tensor is in an earlier shard, too"))
@@ -164,3 +170,20 @@ class CheckpointFiles:
             self.tensors[name] = tensor
         for name in sorted(promised - set(header)):
             errors.append(field_error(self.field, name, f"{shard.name}: the index promises a tensor that is not there"))
+
+
+def read_json(path: Path, name: str, field: str, errors: list[FieldError]) -> dict[str, Any]:
+    """Return the JSON object in file `name` of directory `path`; {} and a new error when there is none."""
+    try:
+        document = json.loads((path / name).read_bytes())
+        json.dumps(document, ensure_ascii=False).encode()  # JSON can spell halves of characters, which no file can hold
+    except FileNotFoundError:
+        errors.append(field_error(field, str(path), f"the directory has no {name}"))
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        errors.append(field_error(field, str(path / name), f"{name} cannot be read as JSON ({error})"))
+        return {}
+    if not isinstance(document, dict):
+        errors.append(field_error(field, str(path / name), f"{name} does not hold a JSON object"))
+        return {}
+    return document

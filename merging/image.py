@@ -2,8 +2,6 @@
 
 import functools
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,11 @@ from campaigns.recipe import Recipe
 from merging.checkpoint import COMPANIONS, CONFIG, INDEX
 from merging.image_layout import config_document, index_document, plan_shards
 from merging.inspection import Progress
+from merging.kernel import COMPILE_FROM_ELEMENTS, Kernel
 from merging.merged_shard import MergedShard
 from merging.pool_files import PoolFiles
+from merging.whole_directory import scratch_directory
+from merging.write_behind import write_behind
 
 MAX_SHARD_BYTES = 5_000_000_000
 COPY_BLOCK_BYTES = 4 << 20
@@ -34,6 +35,7 @@ class MergedModel:
 
     Weights are merged when they are read; config.json is the template's with the merge's dtype; generation settings,
     tokenizer and chat template are the template's own. `extra_files` (a model card, say) come on top of these.
+    `compiled` is whether `write_directory` may compile its passes; by default large models are worth that.
     Raises `InvalidInput` for a recipe that this pool cannot make and `InvalidCheckpoint` for one that changed on disk.
     """
 
@@ -43,11 +45,13 @@ class MergedModel:
         recipe: Recipe,
         extra_files: Mapping[str, bytes] | None = None,
         max_shard_bytes: int = MAX_SHARD_BYTES,
+        compiled: bool | None = None,
     ) -> None:
         pool_files.check(recipe)
         pool_files.verify()
         self.pool_files = pool_files
         self.recipe = recipe
+        self.compiled = pool_files.pool.parameter_count >= COMPILE_FROM_ELEMENTS if compiled is None else compiled
         template = pool_files.template
         shards = plan_shards(template, recipe.dtype, max_shard_bytes)
         self._shards = {shard.file_name: shard for shard in shards}
@@ -72,7 +76,8 @@ class MergedModel:
             raise ValueError(f"{name} has {size} bytes; bytes {start} to {stop} are no range of it")
         if name in self._shards:
             self.pool_files.verify()
-            return MergedShard(self.pool_files, self.recipe, self._shards[name]).read(start, stop)
+            shard = MergedShard(Kernel(self.recipe, self.pool_files), self._shards[name])
+            return (bytes(block) for block in shard.blocks(start, stop))
         if name in self._documents:
             return iter([self._documents[name][start:stop]])
         return _read_file(self._copied[name], start, stop)
@@ -80,31 +85,34 @@ class MergedModel:
     def write_directory(self, directory: Path, progress: Progress | None = None) -> None:
         """Write all files to `directory`: to a temporary sibling first, so that it is there whole or not at all.
 
-        `progress` is called with (bytes done, bytes in all). Raises `InvalidInput` when `directory` exists already,
-        unless it is empty.
+        What a killed writer leaves is a sibling whose name starts with a dot, without config.json; the next writer of
+        the same directory removes it. `progress` is called with (bytes done, bytes in all). Raises `InvalidInput` when
+        `directory` exists already, unless it is empty, and when it cannot be written, which leaves nothing.
         """
         directory = directory.absolute()
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
             allowed = "a new or empty directory"
             raise InvalidInput([field_error("directory", str(directory), "there is something here already", allowed)])
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
         try:
-            temporary.chmod(0o755)
-            self._write_files(temporary, progress or (lambda done, total: None))
-            temporary.replace(directory)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+            with scratch_directory(directory) as temporary:
+                self._write_files(temporary, progress or (lambda done, total: None))
+                temporary.replace(directory)
+        except OSError as error:
+            size = sum(file.size_bytes for file in self.files.values())
+            message = f"the model cannot be written ({error.strerror})"
+            raise InvalidInput([field_error("directory", str(directory), message, f"{size} bytes of space")]) from error
 
     def _write_files(self, directory: Path, progress: Callable[[int, int], None]) -> None:
+        self.pool_files.verify()
         total = sum(file.size_bytes for file in self.files.values())
         done = 0
-        for name in self.files:
-            with (directory / name).open("wb") as stream:
-                for block in self.read(name):
-                    stream.write(block)
-                    done += len(block)
+        kernel = Kernel(self.recipe, self.pool_files, self.compiled, frugal=True)
+        for name in sorted(self.files, key=lambda name: name == CONFIG):  # no directory is a model without it
+            shard = self._shards.get(name)
+            blocks = MergedShard(kernel, shard).blocks() if shard else self.read(name)
+            with (directory / name).open("wb", buffering=0) as stream:
+                for written in write_behind(stream, blocks):
+                    done += written
                     progress(done, total)
 
     def _list(self) -> Iterator[MergedFile]:

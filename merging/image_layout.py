@@ -1,6 +1,7 @@
 """The layout of merged safetensors files, known from headers alone: shards, headers, and the place of each tensor."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from campaigns.pools import Dtype
@@ -59,7 +60,7 @@ def plan_shards(template: CheckpointFiles, dtype: Dtype, max_shard_bytes: int) -
         shards[-1].append(PlacedTensor(name, kind, tensor.shape, end, end + size))
         end += size
     return [
-        ShardLayout(_file_name(number, len(shards)), tuple(tensors), _header(tensors))
+        ShardLayout(_file_name(number, len(shards)), tuple(tensors), header_of(tensors))
         for number, tensors in enumerate(shards, start=1)
     ]
 
@@ -81,7 +82,8 @@ def _file_name(number: int, count: int) -> str:
     return "model.safetensors" if count == 1 else f"model-{number:05}-of-{count:05}.safetensors"
 
 
-def _header(tensors: list[PlacedTensor]) -> bytes:
+def header_of(tensors: Sequence[PlacedTensor]) -> bytes:
+    """Return the beginning of a safetensors file that holds `tensors`, which follow each other without holes."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     for tensor in tensors:
         offsets = [tensor.start, tensor.stop]

@@ -10,6 +10,7 @@ import torch
 
 from campaigns.errors import FieldError, InvalidCheckpoint, field_error
 from campaigns.pools import Checkpoint
+from merging.adapter import LoraAdapter
 from merging.checkpoint import CheckpointFiles
 from merging.dtypes import MERGED, TORCH_DTYPES
 from merging.inspection_cache import InspectionCache
@@ -17,6 +18,9 @@ from merging.safetensors_header import TensorInfo
 
 BLOCK_BYTES = 4 << 20
 SHOWN_TENSORS = 5
+CACHE_NAME = "inspections.json"
+ADAPTERS = "adapters"
+"""The folder of the cache that holds what adapters make of their bases."""
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
@@ -30,19 +34,38 @@ def inspect_checkpoint(
     Raises `InvalidCheckpoint` with `field` for what `CheckpointFiles` refuses, NaN or infinite weights (naming the
     tensors), and files that change while they are read.
     """
-    files = CheckpointFiles(path, field)
-    before = _stamp(files)
+    return _inspected(CheckpointFiles(path, field), name, cache_file, progress)
+
+
+def inspect_adapter(
+    adapter: LoraAdapter, name: str, base_digest: str, cache_dir: Path, progress: Progress | None = None
+) -> Checkpoint:
+    """Return an adapter as a member of the pool, read through once.
+
+    Its digest is made of that of its files and of the base's; its tensors are kept under `cache_dir`. Raises
+    `InvalidCheckpoint` as `inspect_checkpoint` does.
+    """
+    own = _inspected(adapter, name, cache_dir / CACHE_NAME, progress)
+    digest = hashlib.sha256(f"lora\0{own.digest}\0{base_digest}\n".encode()).hexdigest()
+    return own.replace(digest=digest, merged_file=str(cache_dir / ADAPTERS / f"{digest}.safetensors"))
+
+
+def _inspected(
+    files: CheckpointFiles | LoraAdapter, name: str, cache_file: Path | None, progress: Progress | None
+) -> Checkpoint:
+    before = stamp_of(files.files)
     size_bytes = sum(file.stat().st_size for file in files.files.values())
     cache = InspectionCache(cache_file)
-    digest = cache.get(path, before)
+    digest = cache.get(files.path, before)
     if digest is None:
         digest = _read_through(files, size_bytes, progress)
-        if stamp(path, field) != before:
-            raise InvalidCheckpoint([field_error(field, str(path), "the files changed while they were read")])
-        cache.put(path, before, digest)
+        if stamp_of(files.files) != before:
+            message = "the files changed while they were read"
+            raise InvalidCheckpoint([field_error(files.field, str(files.path), message)])
+        cache.put(files.path, before, digest)
     elif progress:
         progress(size_bytes, size_bytes)
-    return Checkpoint(name=name, path=str(path), digest=digest, stamp=before, size_bytes=size_bytes)
+    return Checkpoint(name=name, path=str(files.path), digest=digest, stamp=before, size_bytes=size_bytes)
 
 
 def stamp(path: Path, field: str = "path") -> str:
@@ -50,7 +73,7 @@ def stamp(path: Path, field: str = "path") -> str:
 
     Raises `InvalidCheckpoint` when the directory is no longer a checkpoint.
     """
-    return _stamp(CheckpointFiles(path, field))
+    return stamp_of(CheckpointFiles(path, field).files)
 
 
 def stamp_of(files: dict[str, Path]) -> str:
@@ -65,18 +88,14 @@ def stamp_of(files: dict[str, Path]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _stamp(files: CheckpointFiles) -> str:
-    return stamp_of(files.files)
-
-
-def _read_through(files: CheckpointFiles, size_bytes: int, progress: Progress | None) -> str:
+def _read_through(files: CheckpointFiles | LoraAdapter, size_bytes: int, progress: Progress | None) -> str:
     """Return the sha256 (hex) over name, size and sha256 of each file; refuse weights that are not finite."""
     digest = hashlib.sha256()
     errors: list[FieldError] = []
     done = 0
     for name, file in files.files.items():
         content = hashlib.sha256()
-        tensors = [(n, tensor) for n, tensor in files.tensors.items() if tensor.file == file]
+        tensors = [(n, tensor) for n, tensor in files.stored.items() if tensor.file == file]
         bad: dict[str, None] = {}
         with file.open("rb") as stream:
             for block in _blocks(stream, tensors, bad):

@@ -1,18 +1,19 @@
 """What inspections found, kept in a JSON file so that gigabytes are read once, not at every start."""
 
-import fcntl
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from pathlib import Path
+
+from merging.whole_file import locked, replace_file
+
+logger = logging.getLogger(__name__)
 
 
 class InspectionCache:
     """Content digests by path and stamp. Safe against processes that use the same file at once.
 
-    `file` None keeps nothing. A file that cannot be read as a cache counts as empty and is written anew.
+    `file` None keeps nothing. A file that cannot be read as a cache counts as empty and is written anew; one that
+    cannot be written (a full disk) is left as it is, with a warning in the log.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -27,28 +28,24 @@ class InspectionCache:
         """Remember the content digest of `path` at `stamp`, in place of that of an earlier stamp."""
         if self.file is None:
             return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked(self.file):
-            entries = {**self._load(), str(path): {"stamp": stamp, "digest": digest}}
-            descriptor, temporary = tempfile.mkstemp(dir=self.file.parent, prefix=self.file.name)
-            with os.fdopen(descriptor, "w") as stream:
-                json.dump(entries, stream, indent=1)
-            Path(temporary).replace(self.file)
+        try:
+            with locked(self.file):
+                entries = {**self._load(), str(path): {"stamp": stamp, "digest": digest}}
+                replace_file(self.file, [json.dumps(entries, indent=1).encode()])
+        except OSError as error:
+            logger.warning("%s cannot be written, so %s will be read again: %s", self.file, path, error)
 
     def _load(self) -> dict[str, dict[str, str]]:
         if self.file is None:
             return {}
         try:
             entries = json.loads(self.file.read_bytes())
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         if not isinstance(entries, dict):
             return {}
-        return {path: entry for path, entry in entries.items() if isinstance(entry, dict)}
+        return {path: entry for path, entry in entries.items() if _is_entry(entry)}
 
-    @contextmanager
-    def _locked(self, file: Path) -> Iterator[None]:
-        """Hold an exclusive lock on a sibling file: the cache itself is replaced, which would lose a lock on it."""
-        with file.with_name(file.name + ".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and all(isinstance(value, str) for value in entry.values())

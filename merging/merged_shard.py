@@ -1,20 +1,21 @@
 """The bytes of one merged safetensors file, any range of them, made as they are asked for."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 
-from campaigns.recipe import Recipe
 from merging.dtypes import RECIPE_DTYPES
 from merging.image_layout import PlacedTensor, ShardLayout
 from merging.kernel import Kernel
-from merging.pool_files import PoolFiles
 from merging.runs import Run, Slot, plan_runs
 
 BLOCK_ELEMENTS = 1 << 21
 """Elements that are merged before they are handed on: 8 MiB of float32."""
+BUFFERS = 3
+"""One that is filled, one that waits, one that is written."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,11 @@ class _Part:
 class MergedShard:
     """One merged file. Opening it reads nothing; reading it needs a few blocks of memory."""
 
-    def __init__(self, pool_files: PoolFiles, recipe: Recipe, layout: ShardLayout) -> None:
+    def __init__(self, kernel: Kernel, layout: ShardLayout) -> None:
         self.layout = layout
+        self._kernel = kernel
+        recipe, pool_files = kernel.recipe, kernel.pool_files
         self._dtype = RECIPE_DTYPES[recipe.dtype]
-        self._kernel = Kernel(recipe)
         wanted = {*recipe.sources} | ({recipe.base} if recipe.base else set())
         self._checkpoints = {d: files for d, files in pool_files.checkpoints.items() if d in wanted}
         self._template = pool_files.template
@@ -43,15 +45,21 @@ class MergedShard:
             for part in (self._merged_parts([*tensors]) if is_merged else self._copied_parts([*tensors]))
         ]
 
-    def read(self, start: int, stop: int) -> Iterator[bytes]:
-        """Yield bytes [start, stop) of the file, 0 <= start <= stop <= size, in blocks."""
+    def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
+        """Yield bytes [start, stop) of the file, 0 <= start <= stop <= size, to its end by default, in blocks.
+
+        A block lasts until the second one after it is asked for: while one is written, the next can be made.
+        """
+        stop = self.layout.size_bytes if stop is None else stop
         header = self.layout.header
         if start < min(stop, len(header)):
-            yield header[start : min(stop, len(header))]
+            yield memoryview(header)[start : min(stop, len(header))]
+        size = min(BLOCK_ELEMENTS, stop - start)
+        buffers = itertools.cycle([torch.empty(size, dtype=self._dtype) for _ in range(BUFFERS)])
         for part in self._parts:
             first, last = max(start - len(header), part.start), min(stop - len(header), part.stop)
             if first < last:
-                yield from self._read_part(part, first - part.start, last - part.start)
+                yield from self._part_blocks(part, first - part.start, last - part.start, buffers)
 
     def _merged_parts(self, tensors: list[PlacedTensor]) -> Iterator[_Part]:
         size = self._dtype.itemsize
@@ -66,17 +74,22 @@ class MergedShard:
             content = self._template.flat(found.file, "U8", found.start, found.stop - found.start)
             yield _Part(tensor.start, tensor.stop, None, content)
 
-    def _read_part(self, part: _Part, first: int, last: int) -> Iterator[bytes]:
+    def _part_blocks(self, part: _Part, first: int, last: int, buffers: Iterator[torch.Tensor]) -> Iterator[memoryview]:
         """Yield bytes [first, last) of a part. An element that the range cuts in two is merged whole."""
         if part.run is None:
             assert part.copied is not None
-            yield part.copied[first:last].numpy().tobytes()
+            yield _bytes_of(part.copied[first:last])
             return
         size = self._dtype.itemsize
         begin, end = first // size, -(-last // size)
         for start in range(begin, end, BLOCK_ELEMENTS):
             count = min(BLOCK_ELEMENTS, end - start)
-            block = torch.empty(count, dtype=self._dtype)
+            block = next(buffers)[:count]
             self._kernel.merge_run(part.run, block, start)
-            content = block.view(torch.uint8).numpy()
-            yield content[max(first - start * size, 0) : min(last - start * size, len(content))].tobytes()
+            content = _bytes_of(block)
+            yield content[max(first - start * size, 0) : min(last - start * size, len(content))]
+
+
+def _bytes_of(elements: torch.Tensor) -> memoryview:
+    content: memoryview = elements.view(torch.uint8).numpy().data
+    return content

@@ -1,61 +1,112 @@
 """The files of a whole pool, opened lazily and guarded against changes on disk."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from campaigns.errors import FieldError, InvalidCheckpoint, InvalidInput, field_error
-from campaigns.pools import Pool
+from campaigns.pools import Checkpoint, Pool
 from campaigns.recipe import Recipe
+from merging.adapter import LoraAdapter
+from merging.calibration import CalibrationStatistics
+from merging.calibration.pool_statistics import PoolStatistics
 from merging.checkpoint import CheckpointFiles
+from merging.dtypes import MERGED
 from merging.inspection import stamp_of
-from merging.methods import METHODS
+from merging.pool_lookups import PoolLookups
+from merging.recipe_report import recipe_errors
+from merging.vocabulary import fitted, fixed_tensors
+
+BASE_FIELD = "pool.base.path"
 
 
 class PoolFiles:
     """Every checkpoint of a pool, by content digest.
 
-    Nothing is read but headers. Raises `InvalidCheckpoint` when a checkpoint is gone or is not what it was when the
-    pool was inspected.
+    `checkpoints` are as the pool sees them: adapters merged into the base, vocabularies of the template's size.
+    Nothing is read but headers; `lookups` keeps under `cache_dir` what merges find out about the tensors. Raises
+    `InvalidCheckpoint` when a checkpoint is gone or is not what it was when the pool was inspected.
     """
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, cache_dir: Path | None = None) -> None:
         self.pool = pool
         self._fields = {f"pool.checkpoints.{i}.path": checkpoint for i, checkpoint in enumerate(pool.checkpoints)}
         if pool.base is not None:
-            self._fields["pool.base.path"] = pool.base
-        self._files = {field: CheckpointFiles(Path(c.path), field) for field, c in self._fields.items()}
-        self.checkpoints = {c.digest: self._files[field] for field, c in self._fields.items()}
+            self._fields[BASE_FIELD] = pool.base
+        self._files = _open(self._fields)
+        self._statistics = PoolStatistics(pool)
         self.verify()
+        whole = {field: _whole(self._files[field], checkpoint) for field, checkpoint in self._fields.items()}
+        template = next(whole[field] for field, c in self._fields.items() if c is pool.template)
+        self.fixed_tensors = fixed_tensors(whole.values(), template, pool.embeddings)
+        self.checkpoints = {
+            c.digest: fitted(whole[field], template, pool.embeddings, self.fixed_tensors)
+            for field, c in self._fields.items()
+        }
+        self.lookups = PoolLookups(self.checkpoints, cache_dir)
 
     @property
     def template(self) -> CheckpointFiles:
         """The checkpoint whose configuration, tokenizer, tensor order and buffers merges get."""
         return self.checkpoints[self.pool.template.digest]
 
+    @property
+    def statistics(self) -> dict[str, CalibrationStatistics]:
+        """The calibration statistics of the checkpoints that have them, by the checkpoints' content digest.
+
+        Their files are opened on first use. Raises `InvalidCheckpoint` when one is not what it was when the pool was
+        inspected.
+        """
+        return self._statistics.files
+
+    def is_merged(self, tensor: str) -> bool:
+        """Say whether a tensor of the template is merged; the others are the template's own in every merge.
+
+        These are buffers of whole numbers, copied as they are, and vocabulary tensors of unequal sizes under
+        `embeddings: base`, which get the merge's type. The latter are the template's in every one of `checkpoints`.
+        """
+        return self.template.tensors[tensor].dtype in MERGED and tensor not in self.fixed_tensors
+
     def verify(self) -> None:
-        """Raise `InvalidCheckpoint` naming every checkpoint that changed on disk since the pool was inspected."""
+        """Raise `InvalidCheckpoint` naming every checkpoint and statistics file that changed since its inspection."""
         errors: list[FieldError] = []
         for field, checkpoint in self._fields.items():
             if stamp_of(self._files[field].files) != checkpoint.stamp:
                 message = f"checkpoint {checkpoint.name!r} changed on disk after it was inspected"
                 errors.append(field_error(field, checkpoint.path, message, "the files as they were; inspect it again"))
+        errors += self._statistics.changes()
         if errors:
             raise InvalidCheckpoint(errors)
 
     def check(self, recipe: Recipe) -> None:
         """Raise `InvalidInput` naming everything that keeps `recipe` from being made of this pool."""
-        errors: list[FieldError] = []
-        allowed = ", ".join(f"{c.digest[:12]}... ({c.name})" for c in self._fields.values())
-        for index, digest in enumerate(recipe.sources):
-            if digest not in self.checkpoints:
-                errors.append(field_error(f"recipe.sources.{index}", digest, "no checkpoint of this content", allowed))
-        if METHODS[recipe.method.kind].needs_base and recipe.base not in self.checkpoints:
-            errors.append(field_error("recipe.base", recipe.base, f"{recipe.method.kind} needs a base", allowed))
-        if recipe.template != self.pool.template.digest:
-            template = self.pool.template.digest
-            errors.append(field_error("recipe.template", recipe.template, "not the template of this pool", template))
-        if len(recipe.method.weights) != len(recipe.sources):
-            message = "there must be one weight per source"
-            value = recipe.method.weights
-            errors.append(field_error("recipe.method.weights", value, message, f"{len(recipe.sources)} weights"))
+        errors = [*recipe_errors(recipe, self.pool)]
+        errors += self._statistics.misfits(recipe)
         if errors:
             raise InvalidInput(errors)
+
+
+def _open(checkpoints: Mapping[str, Checkpoint]) -> dict[str, CheckpointFiles | LoraAdapter]:
+    """Open the checkpoints and adapters of a pool by field; raise `InvalidCheckpoint` naming all that fail."""
+    base = checkpoints.get(BASE_FIELD)
+    base_files = CheckpointFiles(Path(base.path), BASE_FIELD) if base else None
+    opened: dict[str, CheckpointFiles | LoraAdapter] = {}
+    errors: list[FieldError] = []
+    for field, checkpoint in checkpoints.items():
+        try:
+            if checkpoint.merged_file is None:
+                opened[field] = CheckpointFiles(Path(checkpoint.path), field)
+            else:
+                assert base_files is not None
+                opened[field] = LoraAdapter(Path(checkpoint.path), base_files, field)
+        except InvalidCheckpoint as error:
+            errors += error.errors
+    if errors:
+        raise InvalidCheckpoint(errors)
+    return opened
+
+
+def _whole(files: CheckpointFiles | LoraAdapter, checkpoint: Checkpoint) -> CheckpointFiles:
+    """Return a member as a whole checkpoint. What an adapter makes of its base is found anew if the cache lost it."""
+    if isinstance(files, CheckpointFiles):
+        return files
+    return files.merged(Path(str(checkpoint.merged_file)))

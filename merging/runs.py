@@ -1,11 +1,12 @@
 """Merging many tensors in few calls: tensors that follow each other in every file, and in the result, make one run."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from merging.checkpoint import CheckpointFiles
+from merging.residence import Residence
 from merging.safetensors_header import TensorInfo
 
 
@@ -20,15 +21,22 @@ class Slot:
 
 @dataclass(frozen=True)
 class Run:
-    """Elements [start, start + count) of a 1-D result, and where they come from: one 1-D view per checkpoint digest."""
+    """Elements [start, start + count) of a 1-D result, and where they come from: one 1-D view per checkpoint digest.
+
+    `slots` are the tensors that they belong to, in order and without gaps.
+    """
 
     start: int
     count: int
+    slots: tuple[Slot, ...]
     sources: dict[str, torch.Tensor]
 
-    def to(self, device: torch.device) -> "Run":
-        """Return the run with its sources on `device`."""
-        return Run(self.start, self.count, {digest: source.to(device) for digest, source in self.sources.items()})
+    def kept(self, residence: Residence, device: torch.device) -> "Run":
+        """Return the run with its sources where they are to stay for merges on `device`."""
+        if residence == "page cache":
+            return self
+        keep = torch.Tensor.pin_memory if residence == "pinned" else lambda source: source.to(device)
+        return replace(self, sources={digest: keep(source) for digest, source in self.sources.items()})
 
 
 def plan_runs(slots: Iterable[Slot], checkpoints: Mapping[str, CheckpointFiles]) -> list[Run]:
@@ -58,4 +66,4 @@ def _run(group: list[Slot], checkpoints: Mapping[str, CheckpointFiles]) -> Run:
     for digest, files in checkpoints.items():
         first = files.tensors[group[0].name]
         sources[digest] = files.flat(first.file, first.dtype, first.start, count)
-    return Run(group[0].start, count, sources)
+    return Run(group[0].start, count, tuple(group), sources)

@@ -65,7 +65,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
 def _parse(text: bytes) -> dict[str, Any]:
     try:
         header = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptHeader(f"corrupt: the header is not JSON ({error})", text[:60]) from None
     if not isinstance(header, dict):
         raise CorruptHeader("corrupt: the header is not a JSON object", header, "an object of tensors by name")
@@ -73,6 +73,8 @@ def _parse(text: bytes) -> dict[str, Any]:
 
 
 def _tensor(name: str, entry: Any, file: Path, data_start: int) -> TensorInfo:
+    if not _is_text(name):
+        raise CorruptHeader("corrupt: a tensor has a name that is not Unicode text", name, "names in UTF-8")
     try:
         dtype, shape, (start, stop) = str(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
@@ -87,6 +89,15 @@ def _tensor(name: str, entry: Any, file: Path, data_start: int) -> TensorInfo:
         message = f"corrupt: the offsets of tensor {name!r} do not match its shape {list(shape)} and type {dtype}"
         raise CorruptHeader(message, [start, stop], f"{expected} bytes")
     return TensorInfo(dtype, shape, file, data_start + start, data_start + stop)
+
+
+def _is_text(name: str) -> bool:
+    """Say whether the name can be written to a file: JSON can spell halves of characters, which UTF-8 cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_cover(tensors: list[tuple[str, TensorInfo]], data_start: int, size: int) -> None:

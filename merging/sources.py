@@ -1,6 +1,6 @@
 """Where a checkpoint lies: a directory under the operator's model roots, or a repository on their allow list."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -8,9 +8,9 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from campaigns.errors import InvalidCheckpoint, field_error, unknown_name
 from campaigns.pools import CheckpointSpec
-from merging.checkpoint import COMPANIONS, CONFIG, INDEX
+from merging.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, COMPANIONS, CONFIG, INDEX
 
-HUB_PATTERNS = ("model*.safetensors", INDEX, CONFIG, *COMPANIONS)
+HUB_PATTERNS = ("model*.safetensors", INDEX, CONFIG, ADAPTER_CONFIG, ADAPTER_WEIGHTS, *COMPANIONS)
 """The files that are fetched from the hub. Pickled weights and code are never among them."""
 
 
@@ -30,26 +30,40 @@ def locate(
     """
     if spec.hub is not None:
         return _fetch(spec.hub, spec.revision, field, hub_repositories, cache_dir)
-    return _find(str(spec.path), f"{field}.path", [root.resolve() for root in roots])
+    return _find_directory(str(spec.path), f"{field}.path", [root.resolve() for root in roots])
 
 
-def _find(path: str, field: str, roots: Sequence[Path]) -> Path:
-    allowed = f"under {', '.join(str(root) for root in roots)}" if roots else "no model root is configured"
+def locate_file(path: str, field: str, roots: Sequence[Path]) -> Path:
+    """Return the file at `path`, found and refused as `locate` does with directories, under the name `field`."""
+    return _find(path, field, [root.resolve() for root in roots], Path.is_file, "there is no such file")
+
+
+def _find(path: str, field: str, roots: Sequence[Path], is_wanted: Callable[[Path], bool], absent: str) -> Path:
+    allowed = _allowed(roots)
     try:
         candidates = [(root / path).resolve() for root in roots]
         inside = [candidate for candidate in candidates if _lies_under(candidate, roots)]
-        found = next((candidate for candidate in inside if candidate.is_dir()), None)
+        found = next((candidate for candidate in inside if is_wanted(candidate)), None)
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a loop of links
         raise InvalidCheckpoint([field_error(field, path, f"not a usable path ({error})", allowed)]) from None
     if not inside:
         raise InvalidCheckpoint([field_error(field, path, "path lies outside the model roots", allowed)])
     if found is None:
-        raise InvalidCheckpoint([field_error(field, path, "there is no such directory", allowed)])
+        raise InvalidCheckpoint([field_error(field, path, absent, allowed)])
+    return found
+
+
+def _find_directory(path: str, field: str, roots: Sequence[Path]) -> Path:
+    found = _find(path, field, roots, Path.is_dir, "there is no such directory")
     for file in sorted(found.iterdir()):
         if file.is_symlink() and not _lies_under(file.resolve(), roots):
             message = f"{file.name} is a link that leads outside the model roots"
-            raise InvalidCheckpoint([field_error(field, path, message, allowed)])
+            raise InvalidCheckpoint([field_error(field, path, message, _allowed(roots))])
     return found
+
+
+def _allowed(roots: Sequence[Path]) -> str:
+    return f"under {', '.join(str(root) for root in roots)}" if roots else "no model root is configured"
 
 
 def _lies_under(path: Path, roots: Sequence[Path]) -> bool:

@@ -25,18 +25,25 @@ class EvaluationSetup(Noun):
     evaluation: Evaluation
     seed: int
     task_folders: tuple[str, ...] = ()
+    cache_dir: str | None = None
     threads: int = 1
     device: str = "cpu"
 
 
-def evaluation_setup(spec: CampaignSpec, pool: Pool, task_folders: tuple[str, ...]) -> EvaluationSetup:
-    """Return what an actor of this campaign needs: a GPU if the spec gives it a share of one, else CPU threads."""
+def evaluation_setup(
+    spec: CampaignSpec, pool: Pool, task_folders: tuple[str, ...], cache_dir: Path | None = None
+) -> EvaluationSetup:
+    """Return what an actor of this campaign needs: a GPU if the spec gives it a share of one, else CPU threads.
+
+    Actors share through `cache_dir` what merges find out about the pool.
+    """
     return EvaluationSetup(
         pool=pool,
         objectives=spec.objectives,
         evaluation=spec.evaluation,
         seed=spec.seed,
         task_folders=task_folders,
+        cache_dir=None if cache_dir is None else str(cache_dir),
         threads=spec.resources.cpus_per_actor,
         device="cuda" if spec.resources.gpus_per_actor > 0 else "cpu",
     )
@@ -47,7 +54,7 @@ class CandidateEvaluator:
 
     def __init__(self, setup: EvaluationSetup) -> None:
         torch.set_num_threads(setup.threads)
-        files = PoolFiles(setup.pool)
+        files = PoolFiles(setup.pool, None if setup.cache_dir is None else Path(setup.cache_dir))
         self._live = LiveModel(files, setup.pool.dtype, setup.device)
         folders = [Path(folder) for folder in setup.task_folders]
         self._evaluator = LmEvaluator(setup.objectives, setup.evaluation, setup.seed, folders)

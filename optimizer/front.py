@@ -73,7 +73,7 @@ def recommend(
 ) -> Recommendation | None:
     """Return the trial of `front` with the highest macro-average on the search items, the first asked where two tie.
 
-    The reason names its margin over the best parent and the uniform soup among `trials`. None for an empty front.
+    The reason names its margin over the best parent and the best soup among `trials`. None for an empty front.
     """
     scored = [(score, trial) for trial in front if (score := _score(objectives, trial)) is not None]
     if not scored:
@@ -91,7 +91,7 @@ def recommend(
 
 
 def _rivals(objectives: tuple[Objective, ...], trials: Sequence[Trial]) -> list[tuple[str, float, Trial]]:
-    """Return (name, macro-average, trial) of the best parent and of the uniform soup, as far as they were measured."""
+    """Return (name, macro-average, trial) of the best parent and of the best soup, as far as they were measured."""
     rivals = []
     for kind, noun in (("parent", "the best parent"), ("soup", "the")):
         scored = [

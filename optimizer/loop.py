@@ -2,7 +2,7 @@
 
 It imports no Ray and holds no truth: every step is one transaction of the store, and a loop that starts again after a
 crash finds what was queued, running and told. Work is handed out in this order: queued trials (baselines first, then
-what must be run again), new candidates, holdout scoring.
+what must be run again), the next step of the greedy soup, new candidates, holdout scoring.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from campaigns.objectives import Split
 from campaigns.states import CampaignState, CampaignStep, TrialState
 from campaigns.trial import Candidate, Evaluated, Trial
 from optimizer.executors.executor import Executor
+from optimizer.greedy_soup import label_of
 from optimizer.jobs import Faulted, Infeasible, Job, JobResult
 from optimizer.strategies import Strategy
 from optimizer.trial_book import TrialBook
@@ -114,13 +115,27 @@ class SearchLoop:
     def _next_job(self) -> Job | None:
         if self._campaign.state is CampaignState.PAUSED:
             return None
-        trial = next(iter(self._book.in_state(TrialState.QUEUED)), None) or self._next_candidate()
+        queued = next(iter(self._book.in_state(TrialState.QUEUED)), None)
+        trial = queued or self._next_soup() or self._next_candidate()
         if trial is not None:
             return Job(trial_id=trial.id, recipe=trial.candidate.recipe, split="search")
         if self._book.is_drained and self._campaign.search_finished_at is None:
             self._store.finish_search(self._lease)
             self._refresh()
         return self._next_holdout()
+
+    def _next_soup(self) -> Trial | None:
+        """Queue what the greedy soup tries next; its steps wait for each other, and nothing else waits for them."""
+        if not self._campaign.spec.baselines.greedy_soup or self._campaign.state is not CampaignState.RUNNING:
+            return None
+        soup = self._book.greedy_soup()
+        if soup is None or soup.next_members is None:
+            return None
+        label = label_of(soup.next_members, self._campaign.pool.names)
+        candidate = self._space.soup(sorted(soup.next_members), label)
+        [trial] = self._store.add_trials(self._lease, [candidate])
+        self._book.write([trial])
+        return trial
 
     def _next_candidate(self) -> Trial | None:
         spent = self._book.candidate_count >= self._campaign.spec.budget.evaluations

@@ -6,6 +6,7 @@ from campaigns.spec import CampaignSpec
 from campaigns.states import TrialState
 from campaigns.trial import Trial
 from optimizer.front import frozen_reference_point, hypervolume, non_dominated, recommend
+from optimizer.greedy_soup import is_greedy_soup
 
 FIRST_TRIALS = 8  # what the reference point is made of in a campaign without baselines
 
@@ -30,7 +31,7 @@ def summarize(spec: CampaignSpec, trials: list[Trial]) -> SearchSummary:
 
 def _reference_point(spec: CampaignSpec, trials: list[Trial]) -> tuple[float, ...] | None:
     """Frozen by construction: it depends on the first trials alone, and waits until they are all there and final."""
-    first = [trial for trial in trials if trial.candidate.kind != "candidate"]
+    first = [t for t in trials if t.candidate.kind != "candidate" and not is_greedy_soup(t.candidate)]
     if not first:
         first = [trial for trial in trials if trial.number < FIRST_TRIALS]
         if len(first) < min(FIRST_TRIALS, spec.budget.evaluations):

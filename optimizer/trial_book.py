@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 
 from campaigns.campaign import SearchSummary
+from campaigns.methods import LinearMerge
+from campaigns.objectives import macro_average
 from campaigns.spec import CampaignSpec
 from campaigns.states import TrialState
 from campaigns.trial import Point, Trial
+from optimizer.greedy_soup import GreedySoup, Members, greedy_soup, is_greedy_soup
 from optimizer.strategies import Observation
 from optimizer.summary import search_losses, summarize
 
@@ -48,6 +51,18 @@ class TrialBook:
         """Whether every trial is in a final state."""
         return all(trial.state.is_final for trial in self._trials.values())
 
+    def greedy_soup(self) -> GreedySoup | None:
+        """Return how far the greedy soup has come; None while a parent or an average of parents has no result yet."""
+        soups: dict[Members, float | None] = {}
+        for trial in self._baselines():
+            if not trial.state.is_final:
+                return None
+            complete = trial.state is TrialState.COMPLETE
+            score = macro_average(self._spec.objectives, trial.measurements, "search") if complete else None
+            soups[_members(trial)] = score
+        parents = [soups.get(frozenset([index])) for index in range(len(self._spec.pool.names))]
+        return greedy_soup(parents, soups)
+
     def pending_points(self) -> list[Point]:
         """Return the points of the trials that have no result yet."""
         return [trial.candidate.point for trial in self._trials.values() if not trial.state.is_final]
@@ -68,10 +83,23 @@ class TrialBook:
         return summarize(self._spec, list({**self._trials, trial.id: trial}.values()))
 
     def awaiting_holdout(self, front: Iterable[str]) -> list[Trial]:
-        """Return the complete baselines and members of `front` that were not scored on the holdout items, by number."""
-        members = set(front)
-        return [
-            trial
-            for trial in self.in_state(TrialState.COMPLETE)
-            if (trial.candidate.kind != "candidate" or trial.id in members) and "holdout" not in trial.timings
-        ]
+        """Return the complete baselines and members of `front` that were not scored on the holdout items, by number.
+
+        Of what the greedy soup tried only the end result is a baseline.
+        """
+        wanted = {*front, *(trial.id for trial in self._baselines() if not is_greedy_soup(trial.candidate))}
+        soup = self.greedy_soup() if self._spec.baselines.greedy_soup else None
+        if soup is not None and soup.next_members is None:
+            wanted |= {trial.id for trial in self._baselines() if _members(trial) == soup.members}
+        complete = self.in_state(TrialState.COMPLETE)
+        return [trial for trial in complete if trial.id in wanted and "holdout" not in trial.timings]
+
+    def _baselines(self) -> list[Trial]:
+        return [trial for trial in self._trials.values() if trial.candidate.kind != "candidate"]
+
+
+def _members(baseline: Trial) -> Members:
+    """Return the checkpoints that a baseline, which is always a linear merge, averages."""
+    method = baseline.candidate.recipe.method
+    assert isinstance(method, LinearMerge)
+    return frozenset(index for index, weight in enumerate(method.weights) if weight)

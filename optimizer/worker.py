@@ -48,6 +48,7 @@ class WorkerProcess:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
+        self._cache_dir = settings.home / "cache"
         self._store = Store.open(settings.database_url)
         self._id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._heart = Heart(self._store, self._id, settings.lease_seconds, self._publish)
@@ -85,7 +86,7 @@ class WorkerProcess:
     def _inventory(self) -> Inventory:
         gpus = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
         return Inventory(
-            tasks=offered_tasks(self._settings.task_folders, self._settings.home / "cache"),
+            tasks=offered_tasks(self._settings.task_folders, self._cache_dir),
             methods=tuple(METHODS),
             strategies=tuple(STRATEGIES),
             devices=("cpu", *gpus),
@@ -115,7 +116,7 @@ class WorkerProcess:
         weights = tuple(objective.weight for objective in spec.objectives)
         strategy = build_strategy(spec.strategy, space.dimensions, weights, spec.seed)
         folders = tuple(str(folder) for folder in self._settings.task_folders)
-        executor = RayExecutor(evaluation_setup(spec, campaign.pool, folders), spec.resources)
+        executor = RayExecutor(evaluation_setup(spec, campaign.pool, folders, self._cache_dir), spec.resources)
         try:
             while not executor.ready(self._settings.poll_seconds):
                 if self._stop.is_set() or self._store.campaign(campaign.id).state not in WANTS_ACTORS:

@@ -1,22 +1,27 @@
 """What may vary: maps from the unit cube to named parameters and the recipe that they make."""
 
+from campaigns.errors import InvalidSpec, field_error
 from campaigns.pools import Pool
+from campaigns.spaces import ChoiceSpace
 from campaigns.spec import CampaignSpec
-from search_spaces.linear import LinearWeights
+from search_spaces.choice_map import ChoiceMap
+from search_spaces.method_map import MethodMap
 from search_spaces.search_space import SearchSpace
-from search_spaces.task_arithmetic import TaskArithmeticWeights
 
-__all__ = ["SPACES", "LinearWeights", "SearchSpace", "TaskArithmeticWeights", "build_space"]
+__all__ = ["ChoiceMap", "MethodMap", "SearchSpace", "build_space"]
 
-SPACES: dict[str, type[LinearWeights] | type[TaskArithmeticWeights]] = {
-    "linear": LinearWeights,
-    "task_arithmetic": TaskArithmeticWeights,
-}
+MAX_DIMENSIONS = 2000
 
 
 def build_space(spec: CampaignSpec, pool: Pool) -> SearchSpace:
     """Return the map that `spec.space` asks for over the checkpoints of `pool`.
 
-    Raises `InvalidSpec` when the members of a group have bounds that no common weight can keep.
+    Raises `InvalidSpec` when the pool lacks a base, statistics or layers that the space needs, the members of a group
+    have bounds that no common number can keep, or there are too many coordinates to search.
     """
-    return SPACES[spec.space.kind](spec.space, pool)
+    space: SearchSpace
+    space = ChoiceMap(spec.space, pool) if isinstance(spec.space, ChoiceSpace) else MethodMap(spec.space, pool)
+    if space.dimensions > MAX_DIMENSIONS:
+        message = "the space has too many coordinates: ask for fewer groups of tensors, or group checkpoints"
+        raise InvalidSpec([field_error("space", space.dimensions, message, f"at most {MAX_DIMENSIONS}")])
+    return space

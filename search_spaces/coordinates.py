@@ -1,11 +1,11 @@
-"""Which weights vary: the one map between unit-cube coordinates and raw weights that all spaces share."""
+"""Which numbers vary per checkpoint: the one map between unit-cube coordinates and raw numbers."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from campaigns.errors import FieldError, InvalidSpec, field_error
-from campaigns.spaces import Bounds, Space
+from campaigns.ranges import Bounds, PerCheckpoint
 from campaigns.trial import Point
 
 
@@ -31,6 +31,22 @@ class Coordinate:
 
 
 @dataclass(frozen=True)
+class Cells:
+    """One dimension of the cube that picks one of `count` things: each has an equal part of the unit interval."""
+
+    name: str
+    count: int
+
+    def index(self, unit: float) -> int:
+        """Return which of them the coordinate `unit` in [0, 1] picks."""
+        return min(int(unit * self.count), self.count - 1)
+
+    def middle(self, index: int) -> float:
+        """Return the middle of the part of the interval that picks `index`."""
+        return (index + 0.5) / self.count
+
+
+@dataclass(frozen=True)
 class Coordinates:
     """The coordinates of K checkpoints. Every checkpoint is either frozen or a member of exactly one coordinate."""
 
@@ -39,42 +55,45 @@ class Coordinates:
     frozen: Mapping[int, float]
 
     def raw(self, point: Sequence[float]) -> list[float]:
-        """Return K raw weights: the coordinate's value where one varies, the final weight where one is frozen."""
-        weights = [self.frozen.get(index, 0.0) + 0.0 for index in range(len(self.checkpoints))]
+        """Return K raw numbers: the coordinate's value where one varies, the final number where one is frozen."""
+        numbers = [self.frozen.get(index, 0.0) + 0.0 for index in range(len(self.checkpoints))]
         for coordinate, unit in zip(self.free, point, strict=True):
             for index in coordinate.members:
-                weights[index] = coordinate.raw(unit)
-        return weights
+                numbers[index] = coordinate.raw(unit)
+        return numbers
 
-    def nearest(self, weights: Sequence[float]) -> Point:
-        """Return the point whose raw weights come nearest (least squares) to the K `weights`."""
-        return tuple(c.unit(math.fsum(weights[i] for i in c.members) / len(c.members)) for c in self.free)
-
-    def parameters(self, weights: Sequence[float]) -> dict[str, float]:
-        """Return the K weights by name, as a candidate's parameters carry them."""
-        return {f"weight.{name}": weight for name, weight in zip(self.checkpoints, weights, strict=True)}
+    def nearest(self, numbers: Sequence[float]) -> Point:
+        """Return the point whose raw numbers come nearest (least squares) to the K `numbers`."""
+        return tuple(c.unit(math.fsum(numbers[i] for i in c.members) / len(c.members)) for c in self.free)
 
 
-def coordinates(space: Space, checkpoints: Sequence[str], default: Bounds) -> Coordinates:
-    """Lay out the coordinates of `space` in the pool's order; a group stands where its first member does.
+def coordinates(
+    declared: PerCheckpoint, checkpoints: Sequence[str], default: Bounds | float, label: str, field: str
+) -> Coordinates:
+    """Lay out the coordinates `label.name` in the pool's order; a group stands where its first member does.
 
-    A group's interval is the intersection of the bounds that `bounds_of` gives to its members, `default` if none.
-    Raises `InvalidSpec` naming every group whose intersection is empty.
+    A group's interval is the intersection of the bounds that `bounds_of` gives to its members, `default` if none; where
+    `default` is a number, it is frozen at that. Raises `InvalidSpec`, fields under `field`, naming every group whose
+    intersection is empty.
     """
     errors: list[FieldError] = []
     free = []
-    for members in _memberships(space, checkpoints):
+    frozen = {index: declared.freeze[name] for index, name in enumerate(checkpoints) if name in declared.freeze}
+    for members in _memberships(declared, checkpoints):
         names = [checkpoints[index] for index in members]
-        given = [space.bounds_of[name] for name in names if name in space.bounds_of] or [default]
+        given = [declared.bounds_of[name] for name in names if name in declared.bounds_of]
+        if not given and not isinstance(default, tuple):
+            frozen.update(dict.fromkeys(members, default))
+            continue
+        given = given or [default] if isinstance(default, tuple) else given
         bounds = (max(low for low, _ in given), min(high for _, high in given))
         if bounds[0] >= bounds[1]:
-            message = f"no weight keeps the bounds of all of the group {', '.join(names)}"
-            errors.append(field_error(f"space.bounds_of.{names[0]}", given, message))
-        label = names[0] if len(names) == 1 else f"group({','.join(names)})"
-        free.append(Coordinate(f"weight.{label}", bounds, members))
+            message = f"no {label} keeps the bounds of all of the group {', '.join(names)}"
+            errors.append(field_error(f"{field}.bounds_of.{names[0]}", given, message))
+        called = names[0] if len(names) == 1 else f"group({','.join(names)})"
+        free.append(Coordinate(f"{label}.{called}", bounds, members))
     if errors:
         raise InvalidSpec(errors)
-    frozen = {index: space.freeze[name] for index, name in enumerate(checkpoints) if name in space.freeze}
     return Coordinates(tuple(checkpoints), tuple(free), frozen)
 
 
@@ -88,12 +107,12 @@ def checked_point(point: Sequence[float], names: Sequence[str]) -> Point:
     return tuple(float(unit) for unit in point)
 
 
-def _memberships(space: Space, checkpoints: Sequence[str]) -> list[tuple[int, ...]]:
-    group_of = {name: group for group in space.groups for name in group}
+def _memberships(declared: PerCheckpoint, checkpoints: Sequence[str]) -> list[tuple[int, ...]]:
+    group_of = {name: group for group in declared.groups for name in group}
     laid: list[tuple[int, ...]] = []
     for name in checkpoints:
         group = group_of.get(name, (name,))
         members = tuple(index for index, other in enumerate(checkpoints) if other in group)
-        if name not in space.freeze and members not in laid:
+        if name not in declared.freeze and members not in laid:
             laid.append(members)
     return laid

@@ -1,5 +1,6 @@
 """What every search space does: the contract that the loop relies on."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from campaigns.trial import Candidate, Point
@@ -12,15 +13,16 @@ class SearchSpace(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """One name per dimension: `weight.math`, `weight.group(a,b)`, `scale`."""
+        """One name per dimension: `weight.math`, `weight.group(a,b)`, `density.math@layers[0,8)`, `scale`."""
 
     @property
     def dimensions(self) -> int:
         """The number n of dimensions, at least 1."""
 
     def candidate(self, point: Point) -> Candidate:
-        """Return the candidate at `point`; its parameters are the final weights, by checkpoint name.
+        """Return the candidate at `point`; its parameters are the final numbers: weights by checkpoint name, say.
 
+        Its point is `point` itself, by which strategies know it again, even where other points make the same recipe.
         Raises ValueError when `point` has not n coordinates or one of them lies outside [0, 1]: nothing is clipped.
         """
 
@@ -29,6 +31,9 @@ class SearchSpace(Protocol):
 
         Bounds, groups and frozen weights are set aside for it; `point` is the nearest that the space can reach.
         """
+
+    def soup(self, members: Sequence[int], label: str = UNIFORM_SOUP) -> Candidate:
+        """Return the plain average of n checkpoints, by index, as a baseline: each weight is exactly 1/n, or 0."""
 
     def uniform_soup(self) -> Candidate:
         """Return the plain average of all K checkpoints as a baseline: every weight is exactly 1/K."""

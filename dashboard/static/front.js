@@ -72,11 +72,11 @@ function group(name, trials, placed, { color, symbol, size }) {
   return { name, mode: "markers", marker, error_x: bars("across"), error_y: bars("up"), ...coordinates(points) };
 }
 
-/** Parents and soup, their names beside them where there is room. */
+/** Parents and soups, their names beside them where there is room. */
 function baselines(view, placed, colors, hasRoom) {
   const kinds = [
     ["parents", "parent", { color: colors.parent, symbol: "square", size: 9 }],
-    ["uniform soup", "soup", { color: colors.soup, symbol: "diamond", size: 12 }],
+    ["soups", "soup", { color: colors.soup, symbol: "diamond", size: 12 }],
   ];
   return kinds.map(([name, kind, marker]) => {
     const trials = view.baselines.filter((trial) => trial.candidate.kind === kind && placed(trial));

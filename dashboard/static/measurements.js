@@ -37,7 +37,7 @@ export function isMaximized(objectives, name) {
   return objectives.find((objective) => objectiveName(objective) === name)?.direction !== "minimize";
 }
 
-/** Return a trial's name for people: a parent's own name, "uniform soup", or "trial 12". */
+/** Return a trial's name for people: a baseline's own name ("math", "uniform soup"), or "trial 12". */
 export function trialName(trial) {
   return trial.candidate.label ?? `trial ${trial.number}`;
 }

@@ -1,31 +1,31 @@
 """Linear merging, also known as model soups (arXiv 2203.05482)."""
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 
-from campaigns.recipe import LinearMerge, Method
-from merging.methods.method import weighted_sum
+from campaigns.methods import LinearMerge, Method
+from merging.methods.method import Block, Numbers, weighted_sum
+from merging.tensor_facts import TensorFacts
 
 
 class Linear:
     """theta = sum_i w_i theta_i (arXiv 2203.05482). Weights of exactly one-hot give back the parent, bit for bit."""
 
-    needs_base: ClassVar[bool] = False
+    per_tensor: ClassVar[bool] = False
+    skips_zero_weights: ClassVar[bool] = True
 
-    def numbers(self, method: Method) -> list[float]:
+    def numbers(self, method: Method, facts: TensorFacts) -> Numbers:
         """Return the weights, one per source."""
         assert isinstance(method, LinearMerge)
-        return list(method.weights)
+        return Numbers(method.weights)
 
-    def formula(
-        self, sources: Sequence[torch.Tensor], base: torch.Tensor | None, numbers: torch.Tensor
-    ) -> torch.Tensor:
-        """Return sum_i w_i theta_i in float32; n elements from len(sources) x n."""
-        return weighted_sum(sources, numbers)
+    def formula(self, block: Block) -> torch.Tensor:
+        """Return sum_i w_i theta_i in float32."""
+        return weighted_sum(block.sources, block.floats)
 
-    def verbatim(self, numbers: Sequence[float]) -> int | None:
+    def verbatim(self, method: Method) -> int | None:
         """Return the only source with a weight when that weight is 1."""
-        active = [index for index, weight in enumerate(numbers) if weight != 0]
-        return active[0] if len(active) == 1 and numbers[active[0]] == 1 else None
+        assert isinstance(method, LinearMerge)
+        active = [index for index, weight in enumerate(method.weights) if weight != 0]
+        return active[0] if len(active) == 1 and method.weights[active[0]] == 1 else None

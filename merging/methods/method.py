@@ -1,53 +1,117 @@
 """What a merge method is."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 
-from campaigns.recipe import Method
+from campaigns.methods import Method
+from merging.masks import SPAN, chances
+from merging.tensor_facts import TensorFacts
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a method works with on one tensor, found once and then used for every element.
+
+    `floats` and `counts` are its own numbers, in an order of its own; `extras` have one entry per element, `columns`
+    one per column of the tensor (or just one). Extras and columns lie on the device of the sources.
+    """
+
+    floats: Sequence[float]
+    counts: Sequence[int] = ()
+    extras: Sequence[torch.Tensor] = field(default=())
+    columns: Sequence[torch.Tensor] = field(default=())
+    order: Sequence[int] = ()
+    """In what order the formula gets the sources; () leaves them in the recipe's."""
+
+
+class Block(NamedTuple):
+    """Consecutive elements of one tensor, from `start` on: what a formula sees. All tensors are 1-D.
+
+    A block lies within one span of SPAN elements, counted from the tensor's beginning.
+
+    `sources`, `base` and `extras` have n elements each, of any type that is merged; `floats` is float32, `counts` and
+    `start` (one element) are int64.
+    """
+
+    sources: Sequence[torch.Tensor]
+    base: torch.Tensor | None
+    extras: Sequence[torch.Tensor]
+    columns: Sequence[torch.Tensor]
+    floats: torch.Tensor
+    counts: torch.Tensor
+    start: torch.Tensor
+
+    def task_vectors(self) -> list[torch.Tensor]:
+        """Return tau_i = theta_i - theta_0, in float32."""
+        origin = self.origin()
+        return [source.float() - origin for source in self.sources]
+
+    def origin(self) -> torch.Tensor:
+        """Return theta_0 in float32."""
+        assert self.base is not None
+        return self.base.float()
+
+    def offsets(self) -> torch.Tensor:
+        """Return the number of each element within the block; int32."""
+        return torch.arange(len(self.sources[0]), dtype=torch.int32, device=self.floats.device)
+
+    def is_within(self, magnitude: torch.Tensor, threshold: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        """Return which elements lie before the `merging.selection.Cut` of this threshold (float32) and position
+        (int64)."""
+        is_earlier = self.offsets() < (position - self.start).clamp(0, SPAN).to(torch.int32)
+        return (magnitude > threshold) | ((magnitude == threshold) & is_earlier)
+
+    def chances(self, index: int) -> torch.Tensor:
+        """Return the chances (`merging.masks.chances`) of source `index`; the first counts are pairs of keys."""
+        return chances(self.offsets(), self.start, self.counts[2 * index : 2 * index + 2])
+
+    def column(self, index: int) -> torch.Tensor:
+        """Return the entry of `columns[index]` that belongs to each element."""
+        values = self.columns[index]
+        first = (self.start % len(values)).to(torch.int32)
+        return values[(self.offsets() + first) % len(values)]
 
 
 class MergeMethod(Protocol):
-    """A pure map from the sources' elements and a few numbers to the merged elements, element by element.
+    """First a look at each whole tensor, then a pure map, element by element.
 
-    Because it works element by element, any cut of the tensors into blocks gives the same bits. `formula` must use each
-    operation by itself (no fused multiply-add) and in the order of the sources, so that every device agrees.
+    Because the map works element by element, any cut of the tensors into blocks gives the same bits, in the live model,
+    on disk and in a stream. `formula` must use each operation by itself (no fused multiply-add) and in the order of the
+    sources, so that every device agrees.
     """
 
-    needs_base: ClassVar[bool]
+    per_tensor: ClassVar[bool]
+    """Whether numbers differ between tensors, or elements are told apart by their place in the tensor."""
+    skips_zero_weights: ClassVar[bool]
+    """Whether leaving out the sources whose `floats` entry is 0 changes no bit; the first floats are weights then."""
 
-    def numbers(self, method: Method) -> list[float]:
-        """Return the numbers that `formula` takes; the first len(sources) are the sources' weights."""
-        ...
+    def numbers(self, method: Method, facts: TensorFacts) -> Numbers:
+        """Return what the formula needs for the tensor that `facts` are about.
 
-    def formula(
-        self, sources: Sequence[torch.Tensor], base: torch.Tensor | None, numbers: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the merged elements in float32, before they are rounded.
-
-        `sources`: at least one 1-D tensor of equal length n, of any type that is merged; `base`: n elements, when the
-        method needs one; `numbers`: as from the method of that name, 1-D float32. Sources of weight 0 are left out
-        beforehand unless the function is being compiled; either way they must not change a bit of the result.
+        Raises `InvalidInput` when the pool lacks statistics that the method needs.
         """
         ...
 
-    def verbatim(self, numbers: Sequence[float]) -> int | None:
+    def formula(self, block: Block) -> torch.Tensor:
+        """Return the merged elements in float32, before they are rounded."""
+        ...
+
+    def verbatim(self, method: Method) -> int | None:
         """Return which input the merge copies, None when it computes: an index into the sources, or -1 for the base."""
         ...
 
 
 def weighted_sum(terms: Sequence[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
-    """Return sum_i w_i x_i in float32, added up in order.
+    """Return sum_i w_i x_i in float32, added up in order; a term of weight 0 changes no bit of it.
 
-    Plain callers leave out terms of weight 0. A compiled function serves all weights, so there such a term counts as
-    -0.0: the one number that, added to any other (-0.0 included), does not change it.
+    Such a term counts as -0.0: the one number that, added to any other (-0.0 included), does not change it.
     """
     total: torch.Tensor | None = None
     for index, term in enumerate(terms):
-        product = term.float() * weights[index]
-        if torch.compiler.is_compiling():
-            product = torch.where(weights[index] == 0, -0.0, product)
+        product = torch.where(weights[index] == 0, -0.0, term.float() * weights[index])
         total = product if total is None else total + product
     assert total is not None
     return total

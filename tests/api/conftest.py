@@ -17,9 +17,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from api import Settings, create_app
 from campaigns.campaign import Recommendation, SearchSummary
 from campaigns.inventory import Inventory, MetricOffer, TaskOffer, Worker
+from campaigns.methods import LinearMerge
 from campaigns.objectives import Measurement, Split
 from campaigns.pools import Pool
-from campaigns.recipe import LinearMerge, Recipe
+from campaigns.recipe import Recipe
 from campaigns.states import CampaignStep
 from campaigns.trial import Candidate, Evaluated, Timing, Trial
 from storage import Lease, Store

@@ -79,7 +79,7 @@ WRONG_IN_THEMSELVES: dict[str, tuple[Change, str, str]] = {
         "two checkpoints have this name",
     ),
     "no place": (lambda s: s["pool"]["checkpoints"][0].pop("path"), "pool.checkpoints.0.path", "exactly one of"),
-    "unknown method": (lambda s: s.update(space={"kind": "slerp"}), "space", "does not match any of the expected tags"),
+    "unknown method": (lambda s: s.update(space={"kind": "slurp"}), "space", "does not match any of the expected tags"),
     "not a number": (lambda s: s.update(seed="seven"), "seed", "valid integer"),
     "objective twice": (lambda s: s["objectives"].append(s["objectives"][0]), "objectives.2", "listed twice"),
 }

@@ -1,6 +1,7 @@
 """The model card: a pure function of campaign and trial."""
 
 import json
+from typing import Any
 
 import pytest
 import yaml
@@ -8,7 +9,18 @@ from starlette.testclient import TestClient
 
 from api.model_card import card_files, model_card
 from campaigns.campaign import Campaign, SearchSummary
-from campaigns.recipe import TaskArithmeticMerge
+from campaigns.merge_config import METHODS
+from campaigns.methods import (
+    EmrMerge,
+    LinearMerge,
+    Method,
+    ModelStockMerge,
+    ObimMerge,
+    SlerpMerge,
+    TaskArithmeticMerge,
+    TiesMerge,
+)
+from campaigns.recipe import Rule, TensorFilter
 from campaigns.trial import Trial
 from storage import Store
 
@@ -58,19 +70,94 @@ def test_the_front_matter_is_yaml(campaign: Campaign, told: list[Trial]) -> None
 
 def test_baselines_say_that_they_are(campaign: Campaign, told: list[Trial]) -> None:
     assert "It is the parent `math`" in model_card(campaign, told[0])
-    soup = told[0].replace(candidate=told[0].candidate.replace(kind="soup", label="uniform soup"))
-    assert "It is the uniform soup" in model_card(campaign, soup)
+    for label in ("uniform soup", "greedy soup: math+code"):
+        soup = told[0].replace(candidate=told[0].candidate.replace(kind="soup", label=label))
+        assert f"It is the baseline `{label}`: an average of parents" in model_card(campaign, soup)
+
+
+def card_of(campaign: Campaign, trial: Trial, method: Method, **recipe: Any) -> str:
+    """The card of a trial with another recipe, in a pool with a base."""
+    base = campaign.pool.checkpoints[0].replace(name="root", digest="b" * 64)
+    campaign = campaign.replace(pool=campaign.pool.replace(base=base))
+    made = trial.candidate.recipe.replace(method=method, base=base.digest, **recipe)
+    return model_card(campaign, trial.replace(candidate=trial.candidate.replace(recipe=made)))
+
+
+def recipe_lines(card: str) -> list[str]:
+    return card.partition("## Recipe\n\n")[2].partition("\n\n## ")[0].splitlines()
 
 
 def test_a_base_and_a_scale_are_shown(campaign: Campaign, told: list[Trial]) -> None:
-    base = campaign.pool.checkpoints[0].replace(name="root", digest="b" * 64)
-    campaign = campaign.replace(pool=campaign.pool.replace(base=base))
-    method = TaskArithmeticMerge(weights=(0.5, 0.5), scale=1.25)
-    recipe = told[1].candidate.recipe.replace(method=method, base=base.digest)
-    card = model_card(campaign, told[1].replace(candidate=told[1].candidate.replace(recipe=recipe)))
-    assert "Method `task_arithmetic`, scale 1.25" in card
-    assert f"| `root` | base | `{'b' * 64}` |" in card
+    card = card_of(campaign, told[1], TaskArithmeticMerge(weights=(0.5, 0.5), scale=1.25))
+    assert "Method `task_arithmetic`, scale 1.25, stored as `bfloat16`;" in card
+    assert f"| `root`, the base | – | `{'b' * 64}` |" in card
     assert "2 checkpoints and a base" in card
+
+
+NUMBERS = {"weights": (0.75, 0.25), "densities": (0.5, 0.125)}
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_the_card_of_every_method_shows_all_its_numbers(kind: str, campaign: Campaign, told: list[Trial]) -> None:
+    fields = METHODS[kind].model_fields
+    required = {"t": 0.375} | NUMBERS
+    method = METHODS[kind](**{name: value for name, value in required.items() if name in fields})
+    lead, _, header, _, first, second, base = recipe_lines(card_of(campaign, told[1], method))
+    assert lead.startswith(f"Method `{kind}`")
+    assert ("seed 0" in lead) == ("rescale" in fields)
+    shown = [name for name in NUMBERS if name in fields]
+    for row, index in ((first, 0), (second, 1)):
+        assert row.split(" | ")[1:-1] == [repr(NUMBERS[name][index]) for name in shown]
+    assert header.count("|") == base.count("|") == len(shown) + 3
+    for name in set(fields) - {"kind", "order", "task", *NUMBERS}:
+        assert f" {name} " in lead
+
+
+@pytest.mark.parametrize(
+    ("method", "lead"),
+    [
+        (SlerpMerge(t=0.375), "Method `slerp`, t 0.375, stored as"),
+        (ModelStockMerge(), "Method `model_stock`, stored as"),
+        (EmrMerge(), "Method `emr`, the unified model, stored as"),
+        (EmrMerge(task=1), "Method `emr`, the model of `code`, stored as"),
+        (
+            ObimMerge(**NUMBERS, order=(1, 0)),
+            "Method `obim`, rounds 1, order code, math, stored as",
+        ),
+    ],
+)
+def test_what_is_no_number_per_parent_stands_in_the_first_line(
+    method: Method, lead: str, campaign: Campaign, told: list[Trial]
+) -> None:
+    assert recipe_lines(card_of(campaign, told[1], method))[0].startswith(lead)
+
+
+def test_statistics_are_named_by_their_content(campaign: Campaign, told: list[Trial]) -> None:
+    lines = recipe_lines(card_of(campaign, told[1], ObimMerge(**NUMBERS), statistics=("s" * 64, "t" * 64)))
+    assert lines[2].endswith("| sha256 of its content | sha256 of its statistics |")
+    assert [line.rpartition("| ")[2] for line in lines[4:]] == [f"`{'s' * 64}` |", f"`{'t' * 64}` |", "– |"]
+
+
+def test_rules_have_a_row_each(campaign: Campaign, told: list[Trial]) -> None:
+    ties = TiesMerge(weights=(0.5, 0.25), densities=(0.5, 1.0))
+    rules = (
+        Rule(tensors=TensorFilter(contains=("self_attn", "weight"), layers=(0, 2)), method=ties),
+        Rule(tensors=TensorFilter(layers=(5, 6)), method=LinearMerge(weights=(0.0, 1.0))),
+    )
+    card = card_of(campaign, told[1], TaskArithmeticMerge(weights=(0.0, 0.0)), rules=rules)
+    lines = recipe_lines(card)
+    assert lines[0].startswith("Method `ties`, stored as")  # the others copy
+    assert lines[2] == "| parent | sha256 of its content |"
+    numbers = "weights math 0.5, code 0.25; densities math 0.5, code 1.0"
+    settings = "scale 1.0; normalize true; trim tensor; trim_by magnitude"
+    assert lines[-5:] == [
+        "| tensors | merge |",
+        "|---|---|",
+        f"| `self_attn` and `weight` in layers 0 to 1 | `ties`; {numbers}; {settings} |",
+        "| layer 5 | a copy of `code` |",
+        "| all others | a copy of `root` |",
+    ]
+    assert yaml.safe_load(card.split("---\n", 2)[1])["tags"] == ["mergefront", "merge", "merge-ties"]
 
 
 def test_each_number_of_examples_has_its_own_command(store: Store, campaign: Campaign, told: list[Trial]) -> None:
@@ -97,11 +184,24 @@ def test_the_merge_stands_beside_the_best_parent_and_the_soup(
         "",
         "Weighted mean over the objectives, higher is better.",
         "",
-        "| | search | holdout |",
+        "| model | search | holdout |",
         "|---|---|---|",
         "| this merge | 0.7500 ± 0.2500 | 0.6250 ± 0.2500 |",
         "| best parent, `code` | 0.5000 ± 0.2500 | – |",
         "| uniform soup | 0.6250 ± 0.2500 | 0.3750 ± 0.2500 |",
+    ]
+
+
+def test_of_what_the_greedy_soup_tried_the_best_is_shown(search, campaign: Campaign, told: list[Trial]) -> None:
+    tried = {"greedy soup: math+code": 0.625, "greedy soup: math+law": 0.5, "uniform soup": 0.25}
+    soups = [
+        search.run(search.candidate(0.5, "soup", label), score, 9.0, SearchSummary()) for label, score in tried.items()
+    ]
+    section = model_card(campaign, told[1], soups).split("\n## ")[3]
+    assert [line.split(" | ")[0] for line in section.splitlines()[6:]] == [
+        "| this merge",
+        "| greedy soup: math+code",
+        "| uniform soup",
     ]
 
 

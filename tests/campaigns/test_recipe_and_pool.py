@@ -4,8 +4,9 @@ import pytest
 
 from campaigns.errors import InvalidSpec
 from campaigns.merge_config import parse_merge_config
+from campaigns.methods import LinearMerge, TaskArithmeticMerge
 from campaigns.pools import Checkpoint, Pool
-from campaigns.recipe import LinearMerge, Recipe, TaskArithmeticMerge
+from campaigns.recipe import Recipe
 
 
 def checkpoint(name, digest):

@@ -12,9 +12,10 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from campaigns.campaign import Campaign, Recommendation, SearchSummary
+from campaigns.methods import LinearMerge
 from campaigns.objectives import Measurement, Objective, Split
 from campaigns.pools import Checkpoint, Pool, PoolSpec
-from campaigns.recipe import LinearMerge, Recipe
+from campaigns.recipe import Recipe
 from campaigns.spec import CampaignSpec, parse_spec
 from campaigns.states import CampaignStep
 from campaigns.trial import Candidate, Evaluated, Timing, Trial

@@ -154,7 +154,7 @@ def test_the_page_shows_the_front_beside_the_baselines(watched: Page, searched: 
     shown = points(watched)
     assert shown["front"] == len(front)
     assert shown["parents"] == 4
-    assert shown["uniform soup"] == 1
+    assert shown["soups"] == 1
     assert shown["recommended"] == 1
     baselines = {trial.id for trial in searched.store.trials(searched.id) if trial.candidate.kind != "candidate"}
     assert shown["candidates"] == 40 - len(front | baselines)

@@ -1,7 +1,11 @@
-"""Tiny checkpoints: Llama models of about 50 thousand parameters with a real fast tokenizer."""
+"""Tiny checkpoints: Llama models of about 50 thousand parameters with a real fast tokenizer, and pools of any tensors."""
 
-from collections.abc import Callable
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,10 +14,22 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from campaigns.pools import CheckpointSpec, Pool, PoolSpec
+from campaigns.recipe import Recipe
+from merging.calibration import CalibrationSettings
+from merging.calibration.statistics import Description, TensorStatistics, write_statistics
+from merging.dtypes import RECIPE_DTYPES, TORCH_DTYPES
+from merging.inspection import inspect_checkpoint
+from merging.kernel import Kernel
+from merging.pool_files import PoolFiles
 from merging.pool_report import inspect_pool
+from merging.runs import Slot, plan_runs
 
 MakeCheckpoint = Callable[..., Path]
 MakePool = Callable[..., Pool]
+Tensors = Mapping[str, torch.Tensor]
+MakeTensorPool = Callable[..., PoolFiles]
+Merge = Callable[..., dict[str, torch.Tensor]]
+STORED = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 def train_tokenizer(extra_words: str = "") -> PreTrainedTokenizerFast:
@@ -112,3 +128,136 @@ def pool_of() -> MakePool:
 def fast_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
     """Train a tokenizer that differs from the usual one by the words given."""
     return train_tokenizer
+
+
+def save_tensors(path: Path, tensors: Tensors) -> Path:
+    """Save a checkpoint of any tensors, which need not make a model; one after the other, however they are aligned.
+
+    The bytes are written here so that the digest, which random masks follow, is the same with any library.
+    """
+    path.mkdir(parents=True)
+    header, content = {}, b""
+    for name, tensor in tensors.items():
+        values = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        offsets = [len(content), len(content) + len(values)]
+        header[name] = {"dtype": STORED[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+        content += values
+    text = json.dumps(header).encode()
+    (path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + content)
+    (path / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    (path / "tokenizer.json").write_text('{"model": {"type": "BPE", "vocab": {}, "merges": []}}')
+    return path
+
+
+def save_statistics(path: Path, digest: str, grams: Tensors, fisher: Tensors) -> str:
+    """Save calibration statistics: X X^T / n by the name of the weight, d_in x d_in, and Fisher information, flat.
+
+    Inputs run along the rows of weights whose name ends with "transposed", and else along their columns.
+    """
+    described = {name: TensorStatistics(fisher=name) for name in fisher}
+    for name in grams:
+        axis = 0 if name.endswith("transposed") else 1
+        described[name] = TensorStatistics(inputs=name, input_axis=axis, fisher=name if name in fisher else None)
+    description = Description(
+        checkpoint_digest=digest,
+        text_digest="0" * 64,
+        settings=CalibrationSettings(kinds=("gram", "fisher")),
+        tokens=1,
+        device="cpu",
+        libraries={},
+        tensors=described,
+    )
+    tensors = {f"gram/{name}": gram for name, gram in grams.items()}
+    tensors |= {f"gram_diagonal/{name}": gram.diagonal().contiguous() for name, gram in grams.items()}
+    write_statistics(path, description, tensors | {f"fisher/{name}": values for name, values in fisher.items()})
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def tensor_pool(tmp_path_factory: pytest.TempPathFactory) -> MakeTensorPool:
+    """`tensor_pool([{"a": ...}, {"a": ...}], base={"a": ...}, cache=..., statistics=[(grams, fisher), ...])`."""
+
+    def make(
+        sources: Sequence[Tensors],
+        base: Tensors | None = None,
+        cache: Path | None = None,
+        statistics: Sequence[tuple[Tensors, Tensors]] = (),
+    ) -> PoolFiles:
+        root = tmp_path_factory.mktemp("tensors")
+        specs = []
+        for index, tensors in enumerate(sources):
+            path = save_tensors(root / f"m{index}", tensors)
+            own = None
+            if statistics:
+                digest = inspect_checkpoint(path, "m", "path").digest
+                own = save_statistics(root / f"statistics-{index}.safetensors", digest, *statistics[index])
+            specs.append(CheckpointSpec(name=f"m{index}", path=str(path), statistics=own))
+        origin = None
+        if base is not None:
+            origin = CheckpointSpec(name="base", path=str(save_tensors(root / "base", base)))
+        return PoolFiles(inspect_pool(PoolSpec(checkpoints=tuple(specs), base=origin), [root], [], None), cache)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def references() -> ModuleType:
+    """The module `method_references`: tests are not a package, so it is found by its place."""
+    spec = spec_from_file_location("method_references", Path(__file__).with_name("method_references.py"))
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+def make_recipe(
+    files: PoolFiles, method: Any, dtype: Any = "float32", sources: Sequence[int] | None = None, **options: Any
+) -> Recipe:
+    """Return the recipe of `method` over the pool's checkpoints (those named by `sources`), with its base if any."""
+    pool = files.pool
+    chosen = range(len(pool.checkpoints)) if sources is None else sources
+    options.setdefault("base", pool.base.digest if pool.base else None)
+    methods = [method, *(rule.method for rule in options.get("rules", ()))]
+    if any(each.needs_statistics for each in methods):
+        known = [pool.checkpoints[index].statistics for index in chosen]
+        options.setdefault("statistics", tuple(found.digest for found in known if found))
+    return Recipe(
+        method=method,
+        sources=tuple(pool.checkpoints[index].digest for index in chosen),
+        template=pool.template.digest,
+        dtype=dtype,
+        **options,
+    )
+
+
+def merge_by_kernel(
+    files: PoolFiles, recipe: Recipe, cut: int | None = None, by_run: bool = True, compiled: bool = False
+) -> dict[str, torch.Tensor]:
+    """Merge all tensors: as few runs as there can be, or tensor by tensor; whole, or in stretches of `cut` elements."""
+    files.check(recipe)
+    tensors = files.template.merged_tensors
+    slots, size = [], 0
+    for name, tensor in tensors.items():
+        slots.append(Slot(name, size, tensor.count))
+        size += tensor.count
+    out = torch.full((size,), 7.0, dtype=RECIPE_DTYPES[recipe.dtype])
+    kernel = Kernel(recipe, files, compiled)
+    for group in [slots] if by_run else [[slot] for slot in slots]:
+        for run in plan_runs(group, files.checkpoints):
+            for start in range(0, run.count, cut or run.count):
+                stop = min(start + (cut or run.count), run.count)
+                kernel.merge_run(run, out[run.start + start : run.start + stop], start)
+    return {slot.name: out[slot.start : slot.start + slot.count].view(tensors[slot.name].shape) for slot in slots}
+
+
+@pytest.fixture(scope="session")
+def recipe_of() -> Callable[..., Recipe]:
+    """`recipe_of(files, method, "bfloat16", sources=[0, 2], base=None, seed=3)`."""
+    return make_recipe
+
+
+@pytest.fixture(scope="session")
+def merge() -> Merge:
+    """`merge(files, recipe, cut=100, by_run=False, compiled=True)`: all merged tensors by name."""
+    return merge_by_kernel

@@ -63,6 +63,21 @@ def test_odd_header_lengths_and_empty_tensors_are_read(make_checkpoint: Callable
     assert files.tensor("empty").shape == (0, 3)
 
 
+def test_odd_names_shapes_and_places_are_read(make_checkpoint: Callable[..., Path]) -> None:
+    """A flag of three bytes comes first, so that no number after it lies at a multiple of its size."""
+    names = ["", "a b", "\n", '"', "\\", "日本.weight", "a/../b"]
+    header: dict[str, Any] = {"flag": {"dtype": "BOOL", "shape": [3], "data_offsets": [0, 3]}}
+    for index, name in enumerate(names):
+        header[name] = {"dtype": "F32", "shape": [], "data_offsets": [3 + 4 * index, 7 + 4 * index]}
+    path = make_checkpoint("a")
+    write_safetensors(path / "model.safetensors", header, bytes([1, 0, 1]) + struct.pack("<7f", *range(7)))
+    files = CheckpointFiles(path)
+    assert [*files.tensors] == ["flag", *names]
+    assert [files.tensor(name).item() for name in names] == [*range(7)]
+    assert files.tensor("").shape == ()
+    assert files.tensor("flag").tolist() == [True, False, True]
+
+
 def test_missing_directory(tmp_path: Path) -> None:
     assert "there is no such directory" in problem(tmp_path / "nothing")
 
@@ -82,7 +97,7 @@ def test_no_weights_and_no_config_are_named_together(tmp_path: Path) -> None:
     assert "the directory has no weights" in found
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", "\ud800"])
+@pytest.mark.parametrize("content", ["{", "[1]", "\ud800", '{"a": "\\ud800"}', "[" * 100_000])
 def test_unreadable_config(make_checkpoint: Callable[..., Path], content: str) -> None:
     path = make_checkpoint("a")
     (path / "config.json").write_bytes(content.encode("utf-8", "surrogatepass"))
@@ -119,6 +134,8 @@ def entry(start: Any = 0, stop: Any = 8, shape: Any = (2,), dtype: Any = "F32") 
         (b"not json", 0, "not JSON"),
         (b"[]", 0, "not a JSON object"),
         (b"\xff\xfe{}", 0, "not JSON"),
+        (b"[" * 100_000, 0, "not JSON"),
+        (b'{"a\\ud800": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}', 8, "not Unicode text"),
         ({"x": {"dtype": "F32"}}, 8, "malformed"),
         ({"x": 3}, 8, "malformed"),
         ({"x": entry(dtype="F3")}, 8, "unknown type"),
@@ -191,3 +208,11 @@ def test_a_tensor_in_two_shards(make_checkpoint: Callable[..., Path]) -> None:
     weight_map = {**dict.fromkeys(weights, "one.safetensors"), "lm_head.weight": "two.safetensors"}
     (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     assert "earlier shard" in problem(path)
+
+
+def test_a_shard_that_cannot_be_read(make_checkpoint: Callable[..., Path]) -> None:
+    """Reading a process's memory at address 0 is an input/output error, as a bad disk gives."""
+    file = make_checkpoint("a") / "model.safetensors"
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+    assert "model.safetensors cannot be read" in problem(file.parent)

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from campaigns.errors import InvalidCheckpoint, InvalidInput, NotFound
+from campaigns.methods import LinearMerge, TaskArithmeticMerge
 from campaigns.pools import Pool
-from campaigns.recipe import LinearMerge, Recipe, TaskArithmeticMerge
+from campaigns.recipe import Recipe
 from merging import merged_shard
 from merging.dtypes import RECIPE_DTYPES
 from merging.image import MergedModel

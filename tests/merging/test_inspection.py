@@ -4,6 +4,8 @@ import json
 import math
 import multiprocessing
 import os
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,7 +119,7 @@ def test_bad_weights_are_never_cached(make_checkpoint: Make, tmp_path: Path) -> 
             inspect_checkpoint(path, "a", "path", cache)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"p": 3}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"p": 3}', '{"p": {"stamp": "s", "digest": 3}}', "[" * 100_000])
 def test_unreadable_cache_counts_as_empty(tmp_path: Path, content: str) -> None:
     cache = InspectionCache(tmp_path / "inspections.json")
     (tmp_path / "inspections.json").write_text(content)
@@ -142,3 +144,33 @@ def test_concurrent_processes_lose_no_entry(tmp_path: Path) -> None:
         worker.join()
     assert all(InspectionCache(file).get(Path(f"{w}-{n}"), "stamp") for w in range(4) for n in range(20))
     assert sorted(f.name for f in tmp_path.iterdir()) == ["inspections.json", "inspections.json.lock"]
+
+
+def _remember_in_little_space(file: Path, action: int) -> None:
+    signal.signal(signal.SIGXFSZ, action)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    InspectionCache(file).put(Path("p"), "stamp", "digest" * 1000)
+
+
+@pytest.mark.parametrize("action", [signal.SIG_IGN, signal.SIG_DFL], ids=["full disk", "killed"])
+def test_a_full_disk_and_a_killed_writer_keep_what_was_known(tmp_path: Path, action: int) -> None:
+    """The limit on file sizes ends the write in the middle: with an error, or by killing the process on the spot."""
+    file = tmp_path / "inspections.json"
+    InspectionCache(file).put(Path("known"), "stamp", "digest")
+    child = multiprocessing.get_context("fork").Process(target=_remember_in_little_space, args=(file, action))
+    child.start()
+    child.join()
+    assert child.exitcode == (0 if action == signal.SIG_IGN else -signal.SIGXFSZ)
+    assert InspectionCache(file).get(Path("known"), "stamp") == "digest"
+    assert InspectionCache(file).get(Path("p"), "stamp") is None
+    assert (tmp_path / "inspections.json.partial").exists() == (action == signal.SIG_DFL)
+    InspectionCache(file).put(Path("p"), "stamp", "digest")
+    assert InspectionCache(file).get(Path("p"), "stamp") == "digest"
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["inspections.json", "inspections.json.lock"]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(make_checkpoint: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    cache = tmp_path / "file" / "inspections.json"
+    path = make_checkpoint("a")
+    assert inspect_checkpoint(path, "a", "path", cache) == inspect_checkpoint(path, "a", "path")

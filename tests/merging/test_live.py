@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from campaigns.errors import InvalidCheckpoint, InvalidInput
+from campaigns.methods import LinearMerge, TaskArithmeticMerge
 from campaigns.pools import Pool
-from campaigns.recipe import LinearMerge, Recipe, TaskArithmeticMerge
+from campaigns.recipe import Recipe
 from merging.image import MergedModel
 from merging.live import ALIGNMENT_BYTES, LiveModel
 from merging.pool_files import PoolFiles

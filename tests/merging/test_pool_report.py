@@ -2,17 +2,22 @@
 
 import json
 import math
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 from campaigns.errors import FieldError, InvalidCheckpoint, MisfitPool
+from campaigns.methods import LinearMerge
 from campaigns.pools import CheckpointSpec, Pool, PoolSpec
+from campaigns.recipe import Recipe
 from merging.checkpoint import CheckpointFiles
+from merging.image import MergedModel
+from merging.pool_files import PoolFiles
 from merging.pool_report import inspect_pool
 
 Make = Callable[..., Path]
@@ -108,7 +113,9 @@ def test_all_misfits_are_named_at_once(
     make_checkpoint("wider", intermediate_size=96)
     make_checkpoint("vocabulary", vocab_size=384)
     make_checkpoint("words", tokenizer=fast_tokenizer("zyxwvut zyxwvut zyxwvut"))
-    make_checkpoint("types", dtype=torch.float32)
+    weights = load_file(make_checkpoint("types") / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"].long()
+    save_file(weights, tmp_path / "types" / "model.safetensors")
     names = ["architecture", "deeper", "shallower", "wider", "vocabulary", "words", "types"]
     errors = misfits(tmp_path, names, base="base")
     found = {(int(error.field.split(".")[2]), error.message) for error in errors}
@@ -225,3 +232,97 @@ def test_main_type_is_that_of_most_elements(make_checkpoint: Make) -> None:
     weights["model.norm.weight"] = weights["model.norm.weight"].float()
     save_file(weights, path / "model.safetensors")
     assert main_dtype(CheckpointFiles(path)) == "bfloat16"
+
+
+def merged(pool: Pool, *weights: float) -> dict[str, torch.Tensor]:
+    """The linear merge of a pool in float32."""
+    digests = tuple(c.digest for c in pool.checkpoints)
+    recipe = Recipe(
+        method=LinearMerge(weights=weights), sources=digests, template=pool.template.digest, dtype="float32"
+    )
+    model = MergedModel(PoolFiles(pool), recipe)
+    return load(b"".join(model.read("model.safetensors")))
+
+
+def test_floating_types_may_differ(make_checkpoint: Make, tmp_path: Path, pool_of: Any) -> None:
+    """Between members and within one: every element counts as float32."""
+    for seed, (name, dtype) in enumerate((("a", torch.bfloat16), ("b", torch.float32), ("c", torch.float16))):
+        make_checkpoint(name, seed, dtype=dtype)
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in "abc"]
+    weights[0]["model.norm.weight"] = weights[0]["model.norm.weight"].float() + 1e-6
+    save_file(weights[0], tmp_path / "a" / "model.safetensors")
+    pool = pool_of(tmp_path, ["a", "b", "c"])
+    assert pool.dtype == "bfloat16"
+    found = merged(pool, 0.5, 0.25, 0.125)
+    for name, tensor in found.items():
+        terms = [source[name].float() * weight for source, weight in zip(weights, (0.5, 0.25, 0.125), strict=True)]
+        assert torch.equal(tensor, terms[0] + terms[1] + terms[2]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float8_e4m3fn])
+def test_other_floating_types_are_refused_by_name(
+    make_checkpoint: Make, tmp_path: Path, pool_of: Any, dtype: torch.dtype
+) -> None:
+    make_checkpoint("a")
+    weights = load_file(make_checkpoint("b") / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"].to(dtype)
+    save_file(weights, tmp_path / "b" / "model.safetensors")
+    with pytest.raises(InvalidCheckpoint, match=r"model\.norm\.weight.*(F64|F8_E4M3)") as caught:
+        pool_of(tmp_path, ["a", "b"])
+    assert [error.field for error in caught.value.errors] == ["pool.checkpoints.1.path"]
+
+
+def write_in_order(path: Path, names: list[str], shards: int) -> None:
+    """Write a checkpoint's tensors anew, byte for byte in this order, in so many shards."""
+    weights = load_file(path / "model.safetensors")
+    (path / "model.safetensors").unlink()
+    weight_map = {}
+    for index in range(shards):
+        part = names[index::shards]
+        file = f"model-{index + 1:05}-of-{shards:05}.safetensors"
+        weight_map |= dict.fromkeys(part, file)
+        content, header, end = b"", {}, 0
+        for name in part:
+            data = weights[name].contiguous().view(torch.uint8).numpy().tobytes()
+            header[name] = {"dtype": "BF16", "shape": [*weights[name].shape], "data_offsets": [end, end + len(data)]}
+            content, end = content + data, end + len(data)
+        text = json.dumps(header).encode()
+        (path / file).write_bytes(struct.pack("<Q", len(text)) + text + content)
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def test_order_and_shards_do_not_matter(make_checkpoint: Make, tmp_path: Path, pool_of: Any) -> None:
+    for seed, name in enumerate(("template", "plain", "reversed")):
+        make_checkpoint(name, seed)
+    for name in ("template", "plain"):
+        make_checkpoint(f"other-{name}", {"template": 0, "plain": 1}[name])
+    make_checkpoint("other-reversed", 2)
+    names = sorted(load_file(tmp_path / "plain" / "model.safetensors"))
+    write_in_order(tmp_path / "other-plain", names[::-1], shards=3)
+    write_in_order(tmp_path / "other-reversed", names[5:] + names[:5], shards=1)
+    plain = merged(pool_of(tmp_path, ["template", "plain", "reversed"]), 0.5, 0.3, 0.2)
+    mixed = merged(pool_of(tmp_path, ["template", "other-plain", "other-reversed"]), 0.5, 0.3, 0.2)
+    assert plain.keys() == mixed.keys()
+    assert all(torch.equal(plain[name], mixed[name]) for name in plain)
+
+
+def test_odd_tensors_are_merged(make_checkpoint: Make, tmp_path: Path, pool_of: Any) -> None:
+    """Empty ones, single numbers, names that need escapes, and buffers in between."""
+
+    def odd(seed: int) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        names = {"": (3,), '日本\n"': (2, 2), "empty": (0, 4), "also empty": (4, 0), "number": (), "odd": (7,)}
+        floats = {name: torch.randn(shape, generator=generator) for name, shape in names.items()}
+        return {**floats, "flag": torch.tensor([True]), "ids": torch.arange(3, dtype=torch.int32)}
+
+    for seed, name in enumerate("ab"):
+        file = make_checkpoint(name, seed) / "model.safetensors"
+        save_file({**load_file(file), **odd(seed)}, file)
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in "ab"]
+    found = merged(pool_of(tmp_path, ["a", "b"]), 0.75, 0.5)
+    assert found.keys() == weights[0].keys()
+    for name, tensor in found.items():
+        one, other = (source[name] for source in weights)
+        expected = one.float() * 0.75 + other.float() * 0.5 if one.is_floating_point() else one
+        assert tensor.shape == one.shape
+        assert torch.equal(tensor, expected), name

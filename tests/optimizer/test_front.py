@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from campaigns.methods import LinearMerge
 from campaigns.objectives import Measurement, Objective
-from campaigns.recipe import LinearMerge, Recipe
+from campaigns.recipe import Recipe
 from campaigns.states import TrialState
 from campaigns.trial import Candidate, Kind, Trial
 from optimizer.front import MAX_EXACT_OBJECTIVES, frozen_reference_point, hypervolume, non_dominated, recommend

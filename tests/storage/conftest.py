@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from campaigns.campaign import Campaign, SearchSummary
+from campaigns.methods import LinearMerge
 from campaigns.objectives import Measurement, Split
 from campaigns.pools import Checkpoint, Pool
-from campaigns.recipe import LinearMerge, Recipe
+from campaigns.recipe import Recipe
 from campaigns.spec import CampaignSpec, parse_spec
 from campaigns.states import CampaignStep
 from campaigns.trial import Candidate, Evaluated, Timing

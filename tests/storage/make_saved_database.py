@@ -10,9 +10,10 @@ from unittest.mock import patch
 from sqlalchemy import create_engine, text
 
 from campaigns.campaign import Recommendation, SearchSummary
+from campaigns.methods import LinearMerge
 from campaigns.objectives import Measurement
 from campaigns.pools import Checkpoint, Pool
-from campaigns.recipe import LinearMerge, Recipe
+from campaigns.recipe import Recipe
 from campaigns.spec import parse_spec
 from campaigns.states import CampaignStep
 from campaigns.trial import Candidate, Evaluated, Timing

@@ -1,0 +1,42 @@
+"""Functions in two forms: compiled by torch into one pass over memory, or plain where they cannot be compiled."""
+
+import functools
+import logging
+from collections.abc import Callable
+from types import FunctionType
+from typing import ParamSpec
+
+import torch
+
+logger = logging.getLogger(__name__)
+Parameters = ParamSpec("Parameters")
+
+
+@functools.cache
+def compiled_or_plain(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Return `function`, which writes into its arguments, compiled for any length of them.
+
+    Compiling needs a C++ compiler and happens at the first call. Where it fails, the plain function takes over, for
+    good; bits are equal (the compiler is told not to fuse multiply and add).
+    """
+    compiled = torch.compile(_with_own_code(function), dynamic=True, fullgraph=True)
+    usable = True
+
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        nonlocal usable
+        if usable:
+            try:
+                compiled(*args, **kwargs)
+                return
+            except Exception as error:  # whatever the compiler's tool chain raises
+                usable = False
+                logger.warning("merging without a compiled pass, which is slower: %s", str(error).split("\n", 1)[0])
+        function(*args, **kwargs)
+
+    return run
+
+
+def _with_own_code(function: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Return the function with a code object of its own: torch counts and looks up what it compiled by code object."""
+    assert isinstance(function, FunctionType)
+    return FunctionType(function.__code__.replace(), function.__globals__, closure=function.__closure__)

@@ -1,0 +1,163 @@
+"""Magnitudes of a whole tensor, measured in chunks: nothing as large as the tensor is ever held."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from merging.compiling import compiled_or_plain
+
+CPU_CHUNK_ELEMENTS = 1 << 18
+COMPILED_FROM_ELEMENTS = 1 << 16
+ROW_ELEMENTS = 1 << 8
+DEVICE_CHUNK_ELEMENTS = 1 << 25
+CPU_BLOCK_ELEMENTS = 1 << 15
+"""Torch runs operations of this size on the calling thread: threads over tensors do not get in each other's way."""
+
+Bits = npt.NDArray[np.int32]
+Measure = Callable[[slice | torch.Tensor], torch.Tensor]
+"""Returns the magnitudes (float32, at least 0) of the elements that a slice or an index selects."""
+
+
+class Magnitudes:
+    """`count` numbers >= 0, by element of a tensor, as `measure` finds them."""
+
+    def __init__(self, measure: Measure, count: int, device: torch.device) -> None:
+        self.measure = measure
+        self.count = count
+        self.device = device
+
+    def bits(self, start: int, stop: int) -> Bits:
+        """Return the bits of the magnitudes of elements [start, stop), in a fresh array."""
+        blocks = range(start, stop, CPU_BLOCK_ELEMENTS)
+        measured = [self.measure(slice(block, min(block + CPU_BLOCK_ELEMENTS, stop))) for block in blocks]
+        return torch.cat(measured).view(torch.int32).cpu().numpy()
+
+    def chunks(self) -> Iterator[Bits]:
+        """Yield the bits of all magnitudes in order, in fresh arrays."""
+        for start in range(0, self.count, CPU_CHUNK_ELEMENTS):
+            yield self.bits(start, min(start + CPU_CHUNK_ELEMENTS, self.count))
+
+    def position(self, count: int, lower: float, upper: float) -> int:
+        """Return the element that is the `count`-th, from 1 on, of those with lower <= magnitude < upper."""
+        for start, members in self.members(lower, upper):
+            if (here := int(torch.count_nonzero(members))) >= count:
+                return start + int(_nonzero(members)[count - 1])
+            count -= here
+        raise ValueError(f"there are not so many magnitudes from {lower} to {upper}")
+
+    def between(self, lower: float, upper: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return the elements with lower <= magnitude < upper, in order, and their magnitudes."""
+        positions = torch.cat([_nonzero(members) + start for start, members in self.members(lower, upper)])
+        return positions.cpu().numpy(), self.measure(positions).cpu().numpy()
+
+    def members(self, lower: float, upper: float) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield, chunk by chunk, its first element and which of its elements have lower <= magnitude < upper."""
+        size = CPU_BLOCK_ELEMENTS if self.device.type == "cpu" else DEVICE_CHUNK_ELEMENTS
+        for start in range(0, self.count, size):
+            magnitudes = self.measure(slice(start, min(start + size, self.count)))
+            yield start, (magnitudes >= lower) & (magnitudes < upper)
+
+
+class TaskMagnitudes(Magnitudes):
+    """|tau| = |theta_i - theta_0| of a tensor (1-D each), looked through in compiled passes with `compiled`."""
+
+    def __init__(self, source: torch.Tensor, base: torch.Tensor, compiled: bool = False) -> None:
+        def measure(elements: slice | torch.Tensor) -> torch.Tensor:
+            return (source[elements].float() - base[elements].float()).abs()
+
+        super().__init__(measure, len(source), source.device)
+        self._tensors = (source, base)
+        self._compiled = compiled and self.device.type == "cpu" and self.count >= COMPILED_FROM_ELEMENTS
+
+    def position(self, count: int, lower: float, upper: float) -> int:
+        """Return the element that is the `count`-th, from 1 on, of those with lower <= magnitude < upper."""
+        if not self._compiled:
+            return super().position(count, lower, upper)
+        before = self._members_of_rows(lower, upper).cumsum(0)
+        row = int(torch.searchsorted(before, count))
+        rest = count - (int(before[row - 1]) if row else 0)
+        start = row * ROW_ELEMENTS
+        source, base = (tensor[start : start + 2 * ROW_ELEMENTS] for tensor in self._tensors)
+        return start + TaskMagnitudes(source, base).position(rest, lower, upper)
+
+    def between(self, lower: float, upper: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return the elements with lower <= magnitude < upper, in order, and their magnitudes."""
+        if not self._compiled:
+            return super().between(lower, upper)
+        rows = torch.nonzero(self._members_of_rows(lower, upper))
+        near = (rows * ROW_ELEMENTS + torch.arange(ROW_ELEMENTS)).view(-1)
+        rest = torch.arange(self.count // ROW_ELEMENTS * ROW_ELEMENTS, self.count)
+        elements = torch.cat([near, rest])
+        blocks = range(0, len(elements), CPU_BLOCK_ELEMENTS)
+        magnitudes = torch.cat([self.measure(elements[first : first + CPU_BLOCK_ELEMENTS]) for first in blocks])
+        members = (magnitudes >= lower) & (magnitudes < upper)
+        return elements[members].numpy(), magnitudes[members].numpy()
+
+    def _members_of_rows(self, lower: float, upper: float) -> torch.Tensor:
+        """Return how many of each ROW_ELEMENTS elements are members, int64; the last, shorter row is left out."""
+        rows = torch.empty(self.count // ROW_ELEMENTS)
+        source, base = (tensor[: len(rows) * ROW_ELEMENTS] for tensor in self._tensors)
+        compiled_or_plain(count_members)(rows, source, base, torch.tensor([lower, upper]))
+        return rows.to(torch.int64)
+
+
+def count_members(rows: torch.Tensor, source: torch.Tensor, base: torch.Tensor, limits: torch.Tensor) -> None:
+    """Write into `rows` how many of each ROW_ELEMENTS elements have limits[0] <= |source - base| < limits[1]."""
+    magnitudes = (source.float() - base.float()).abs()
+    # Numbers instead of booleans, which the compiler does not vectorize.
+    members = torch.where((magnitudes >= limits[0]) & (magnitudes < limits[1]), 1.0, 0.0)
+    rows.copy_(members.view(-1, ROW_ELEMENTS).sum(1))
+
+
+class Saliencies(Magnitudes):
+    """tau^2 * e of a tensor (1-D), e the energies of its columns: one per column, or just one.
+
+    Elements that are not `free` count as 0.
+    """
+
+    def __init__(
+        self, source: torch.Tensor, base: torch.Tensor, energies: torch.Tensor, free: torch.Tensor | None = None
+    ) -> None:
+        def measure(elements: slice | torch.Tensor) -> torch.Tensor:
+            if isinstance(elements, slice):
+                position = torch.arange(elements.start, elements.stop, device=source.device)
+            else:
+                position = elements
+            task_vector = source[elements].float() - base[elements].float()
+            found = task_vector * task_vector * energies[position % len(energies)]
+            return found if free is None else torch.where(free[elements], found, 0.0)
+
+        super().__init__(measure, len(source), source.device)
+
+
+class Joined(Magnitudes):
+    """The magnitudes of several tensors, one after the other."""
+
+    def __init__(self, parts: Sequence[Magnitudes]) -> None:
+        super().__init__(self._measure, sum(part.count for part in parts), parts[0].device)
+        self._parts = parts
+
+    def members(self, lower: float, upper: float) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield the members of each part in turn, counted over all parts."""
+        first = 0
+        for part in self._parts:
+            for start, members in part.members(lower, upper):
+                yield first + start, members
+            first += part.count
+
+    def _measure(self, elements: slice | torch.Tensor) -> torch.Tensor:
+        assert isinstance(elements, torch.Tensor)  # in order, as `between` finds them
+        found, first = [], 0
+        for part in self._parts:
+            here = elements[(elements >= first) & (elements < first + part.count)]
+            found.append(part.measure(here - first))
+            first += part.count
+        return torch.cat(found)
+
+
+def _nonzero(members: torch.Tensor) -> torch.Tensor:
+    if members.device.type == "cpu":  # several times faster than torch's where few are true
+        return torch.from_numpy(np.flatnonzero(members.numpy()))
+    return torch.nonzero(members).flatten()

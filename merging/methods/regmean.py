@@ -1,0 +1,62 @@
+"""RegMean: linear layers whose outputs come nearest to those of all sources on their own inputs (arXiv 2212.09849)."""
+
+from typing import ClassVar
+
+import torch
+
+from campaigns.methods import Method, RegMeanMerge
+from merging.methods.method import Block, Numbers, weighted_sum
+from merging.tensor_facts import TensorFacts
+
+RIDGE = 1e-8
+"""Added to the diagonal, times its mean: fewer tokens than inputs leave directions open, and these keep the mean."""
+
+
+class RegMean:
+    """W = (sum_i w_i G_i)^-1 sum_i w_i G_i W_i, G_i = X_i^T X_i / n (arXiv 2212.09849, eq. 2), per linear layer.
+
+    Off-diagonal elements of G_i are multiplied by alpha. Tensors without inputs get the weighted mean. Each layer is
+    solved as a whole in float64, on the CPU whatever the device.
+    """
+
+    per_tensor: ClassVar[bool] = True
+    skips_zero_weights: ClassVar[bool] = False
+
+    def numbers(self, method: Method, facts: TensorFacts) -> Numbers:
+        """Return K shares of the mean; the solution, where there is one to find."""
+        assert isinstance(method, RegMeanMerge)
+        whole = sum(method.weights)
+        shares = [weight / whole for weight in method.weights]
+        grams = [facts.statistics(index).gram(facts.name) for index in range(len(shares))]
+        known = [gram for gram in grams if gram is not None]
+        if len(known) < len(shares):
+            return Numbers(shares)
+        return Numbers(shares, extras=[_solution(facts, known, shares, method.alpha).to(facts.device)])
+
+    def formula(self, block: Block) -> torch.Tensor:
+        """Return the solution, or the weighted mean, in float32."""
+        return block.extras[0].float() if block.extras else weighted_sum(block.sources, block.floats)
+
+    def verbatim(self, method: Method) -> int | None:
+        """Return the only source with a weight."""
+        assert isinstance(method, RegMeanMerge)
+        active = [index for index, weight in enumerate(method.weights) if weight != 0]
+        return active[0] if len(active) == 1 else None
+
+
+def _solution(facts: TensorFacts, grams: list[torch.Tensor], shares: list[float], alpha: float) -> torch.Tensor:
+    """Return W, flat, in float32: the mean, changed as far as inputs tell."""
+    is_transposed = facts.statistics(0).input_axis(facts.name) == 1
+    weights = [source.cpu().double().view(facts.shape) for source in facts.sources]
+    columns = [weight.T if is_transposed else weight for weight in weights]  # inputs x outputs
+    mean = torch.stack([column * share for column, share in zip(columns, shares, strict=True)]).sum(0)
+    left = torch.zeros(grams[0].shape, dtype=torch.float64)
+    right = torch.zeros_like(mean)
+    for gram, share, column in zip(grams, shares, columns, strict=True):
+        diagonal = gram.double().diagonal()
+        scaled = (gram.double() - diagonal.diag()) * alpha + diagonal.diag()
+        left += scaled * share
+        right += scaled @ (column - mean) * share
+    left.diagonal().add_(RIDGE * float(left.diagonal().mean()) or 1.0)
+    found: torch.Tensor = mean + torch.linalg.solve(left, right)
+    return (found.T if is_transposed else found).contiguous().view(-1).float()

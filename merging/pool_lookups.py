@@ -1,0 +1,193 @@
+"""What merges of a pool ask for again and again: found once, kept on disk by content digest."""
+
+import functools
+import hashlib
+import logging
+import operator
+import shutil
+import tempfile
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from merging.checkpoint import CheckpointFiles
+from merging.dot_products import dot_products
+from merging.magnitudes import Joined, TaskMagnitudes
+from merging.row_ranks import row_ranks
+from merging.safetensors_header import CorruptHeader, TensorInfo
+from merging.selection import Cut, MagnitudeTable, kept_count
+from merging.tensor_file import TensorFile, write_tensor_file
+from merging.whole_file import locked
+
+FOLDER = "lookups"
+VERSION = 1
+"""Part of every file's name: to be raised when the content of lookups changes."""
+
+ROW_BLOCK_ELEMENTS = 1 << 20
+
+logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+class PoolLookups:
+    """Magnitude tables, row ranks and dot products of the tensors of a pool's checkpoints, by their digests.
+
+    Each is found for all tensors when it is first asked for, and kept in a file under `directory`, where later
+    processes find it; of several that ask at once, one looks and the others wait. Without a directory, files last as
+    long as this object.
+    """
+
+    def __init__(self, checkpoints: Mapping[str, CheckpointFiles], directory: Path | None) -> None:
+        self._checkpoints = checkpoints
+        self._directory = directory / FOLDER if directory else Path(tempfile.mkdtemp(prefix="mergefront-lookups-"))
+        if directory is None:
+            weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+        self._open: dict[Path, TensorFile] = {}
+        self._model_cuts: dict[tuple[str, str, float], dict[str, Cut]] = {}
+        self._remembered: dict[Hashable, list[float]] = {}
+        self._lock = threading.Lock()
+
+    def magnitudes(self, source: str, base: str, tensor: str) -> MagnitudeTable:
+        """Return the table of |tau| of a tensor, tau = source - base."""
+        return _unpacked(self._find("magnitudes", [source, base], self._write_magnitudes)[tensor])
+
+    def remembered(self, key: Hashable, find: Callable[[], list[float]]) -> list[float]:
+        """Return what `find` returned the first time that `key` was asked for in this process."""
+        if key not in self._remembered:  # a race finds the same twice
+            self._remembered[key] = find()
+        return self._remembered[key]
+
+    def model_cut(self, source: str, base: str, density: float, tensor: str) -> Cut:
+        """Return what the cut with `density` of a source's |tau| over all tensors before it comes to in `tensor`.
+
+        Tensors follow each other in the order of the base's files.
+        """
+        key = (source, base, density)
+        with self._lock:
+            known = self._model_cuts.get(key)
+        if known is None:
+            known = self._model_cuts[key] = self._find_model_cuts(source, base, density)
+        return known[tensor]
+
+    def _find_model_cuts(self, source: str, base: str, density: float) -> dict[str, Cut]:
+        names = self._names([base])
+        tables = [self.magnitudes(source, base, name) for name in names]
+        counts = [int(table.counts.sum()) for table in tables]
+        joined = Joined([self._task([source, base], name) for name in names])
+        table = functools.reduce(operator.add, tables)
+        cut = table.largest(kept_count(density, joined.count), joined)
+        firsts = np.cumsum([0, *counts])[:-1].tolist()
+        return {name: Cut(cut.threshold, cut.position - first) for name, first in zip(names, firsts, strict=True)}
+
+    def row_ranks(self, source: str, base: str, tensor: str) -> torch.Tensor:
+        """Return the level of |tau| of each element within its row, 0 to 255; uint8, 1-D."""
+        return torch.from_numpy(self._find("row-ranks", [source, base], self._write_row_ranks)[tensor])
+
+    def dot_products(self, checkpoints: Sequence[str], tensor: str) -> npt.NDArray[np.float64]:
+        """Return <theta_i, theta_j> of a tensor for each pair of `checkpoints`; float64, square."""
+        found = self._find("dot-products", checkpoints, self._write_dot_products)[tensor]
+        return found.astype(np.float64).reshape(len(checkpoints), len(checkpoints))
+
+    def _find(self, kind: str, digests: Sequence[str], write: Callable[[Path, Sequence[str]], None]) -> TensorFile:
+        key = hashlib.sha256("\0".join([str(VERSION), *digests]).encode()).hexdigest()
+        path = self._directory / f"{kind}-{key[:32]}.safetensors"
+        with self._lock:
+            if path not in self._open:
+                with locked(path):
+                    self._open[path] = self._opened(path) or self._written(path, kind, digests, write)
+            return self._open[path]
+
+    def _temporary_directory(self) -> Path:
+        directory = tempfile.mkdtemp(prefix="mergefront-lookups-")
+        weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
+        return Path(directory)
+
+    def _opened(self, path: Path) -> TensorFile | None:
+        try:
+            return TensorFile(path)
+        except (FileNotFoundError, CorruptHeader):
+            return None
+
+    def _written(
+        self, path: Path, kind: str, digests: Sequence[str], write: Callable[[Path, Sequence[str]], None]
+    ) -> TensorFile:
+        logger.info("finding %s of %s, once for this pool", kind, ", ".join(digest[:12] for digest in digests))
+        write(path, digests)
+        return TensorFile(path)
+
+    def _write_magnitudes(self, path: Path, digests: Sequence[str]) -> None:
+        names = self._names(digests)
+        packed = list(_ahead(lambda name: _packed(MagnitudeTable.of(self._task(digests, name))), names))
+        counts = {name: len(array) for name, array in zip(names, packed, strict=True)}
+        write_tensor_file(path, counts, "I64", packed)
+
+    def _write_row_ranks(self, path: Path, digests: Sequence[str]) -> None:
+        tensors = {name: self._checkpoints[digests[0]].tensors[name] for name in self._names(digests)}
+        counts = {name: tensor.count for name, tensor in tensors.items()}
+
+        def ranks(block: tuple[str, int, int]) -> npt.NDArray[np.uint8]:
+            name, start, stop = block
+            bits = self._task(digests, name).bits(start, stop)
+            return row_ranks(bits.reshape(-1, _columns(tensors[name]))).reshape(-1)
+
+        write_tensor_file(path, counts, "U8", _ahead(ranks, _row_blocks(tensors)))
+
+    def _write_dot_products(self, path: Path, digests: Sequence[str]) -> None:
+        names = self._names(digests)
+        found = _ahead(lambda name: dot_products([self._flat(digest, name) for digest in digests]).reshape(-1), names)
+        write_tensor_file(path, dict.fromkeys(names, len(digests) ** 2), "F64", found)
+
+    def _names(self, digests: Sequence[str]) -> list[str]:
+        return list(self._checkpoints[digests[0]].merged_tensors)
+
+    def _task(self, digests: Sequence[str], tensor: str) -> TaskMagnitudes:
+        source, base = (self._flat(digest, tensor) for digest in digests)
+        return TaskMagnitudes(source, base)
+
+    def _flat(self, digest: str, tensor: str) -> torch.Tensor:
+        return self._checkpoints[digest].tensor(tensor).view(-1)
+
+
+def _packed(table: MagnitudeTable) -> npt.NDArray[np.int64]:
+    return np.concatenate([[table.shift], table.prefixes, table.counts]).astype(np.int64)
+
+
+def _unpacked(packed: npt.NDArray[np.generic]) -> MagnitudeTable:
+    entries = len(packed) // 2
+    prefixes, counts = packed[1 : 1 + entries].astype(np.int32), packed[1 + entries :].astype(np.int64)
+    return MagnitudeTable(prefixes, counts, int(packed[0]))
+
+
+def _columns(tensor: TensorInfo) -> int:
+    return tensor.shape[-1] if tensor.shape else 1
+
+
+def _row_blocks(tensors: Mapping[str, TensorInfo]) -> Iterator[tuple[str, int, int]]:
+    """Yield name, start and stop of blocks of whole rows that cover all tensors."""
+    for name, tensor in tensors.items():
+        if tensor.count:
+            step = max(1, ROW_BLOCK_ELEMENTS // _columns(tensor)) * _columns(tensor)
+            for start in range(0, tensor.count, step):
+                yield name, start, min(start + step, tensor.count)
+
+
+def _ahead(find: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
+    """Yield find(item) for each item in order, found by as many threads as torch uses, a few items ahead."""
+    threads = torch.get_num_threads()
+    waiting: deque[Future[Found]] = deque()
+    with ThreadPoolExecutor(threads) as executor:
+        for item in items:
+            waiting.append(executor.submit(find, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
