@@ -14,8 +14,8 @@ the space of one more checkpoint per running merge. All inputs are in the page c
 - *next*: Mergefront's later candidates, each with other weights and densities.
 
 Figures are medians, with the least and the most in brackets. Every measured part waits for a quiet machine, until
-`--patience` is used up. Peak memory is that of a fresh process per method, above an interpreter that has imported torch:
-`VmHWM` counts mapped checkpoint files, `RssAnon` (sampled each millisecond) does not.
+`--patience` is used up. Peak memory is that of a fresh process per method, above an interpreter that has imported
+torch: `VmHWM` counts mapped checkpoint files, `RssAnon` (sampled each millisecond) does not.
 """
 
 import argparse
@@ -131,6 +131,7 @@ def checkpoints(folder: Path, count: int) -> list[Path]:
 
 def measure(arguments: argparse.Namespace, paths: list[Path]) -> dict[str, Any]:
     quiet = Quiet(arguments.patience)
+    os.sync()
     shutil.rmtree(arguments.folder / INSPECTIONS, ignore_errors=True)
     quiet.wait()
     started = time.perf_counter()
@@ -187,7 +188,6 @@ class Quiet:
         self.shares: list[float] = []
 
     def wait(self) -> None:
-        os.sync()
         started = time.monotonic()
         while (share := busy_share(0.2)) > QUIET_SHARE and time.monotonic() - started < self._patience_seconds:
             pass

@@ -21,6 +21,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 WORKER = Path(__file__).with_name("mergekit_worker.py")
 CONSTRAINTS = REPOSITORY / "constraints.txt"
 REQUIREMENTS = ("mergekit==0.1.5", "torch==2.13.0", "immutables==0.21", "peft==0.21.2", "sentencepiece==0.2.3")
+SHARED = ("torch", "transformers", "safetensors", "numpy", "pydantic")
+"""Another pin of one of these in constraints.txt makes an environment out of date."""
 MARK = "mergekit-requirements.sha256"
 
 
@@ -53,7 +55,8 @@ def mergekit_python(folder: Path) -> Path:
 
 
 def requirements_digest() -> str:
-    return hashlib.sha256("\n".join([*REQUIREMENTS, CONSTRAINTS.read_text()]).encode()).hexdigest()
+    pins = [line for line in CONSTRAINTS.read_text().splitlines() if line.split("==")[0] in SHARED]
+    return hashlib.sha256("\n".join([*REQUIREMENTS, *pins]).encode()).hexdigest()
 
 
 class Mergekit:

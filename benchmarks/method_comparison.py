@@ -2,14 +2,16 @@
 
     python benchmarks/method_comparison.py [FOLDER] [--pool specialists|generalists] [--budget 48] [--seeds 3] [--quick]
 
-The zoo's four specialists, or its eight generalists, are merged by every method: once at the settings that its authors
-recommend, and once as well as CMA-ES finds with `--budget` candidates. A search begins with the middle of the method's
-space and with the recommended settings. It sees the search items alone; what it liked best is scored on the
-holdout items once. Calibration text of a checkpoint is what it was trained on, without anything that tasks may ask.
+The zoo's four specialists, or its eight generalists, are merged by every method: once at usual settings, and once as
+well as CMA-ES finds with `--budget` candidates. A search begins at the best of three points: the usual settings, the
+middle of the method's space, and the point nearest to the uniform soup. It sees the search items alone; what it liked
+best is scored on the holdout items once. Calibration text of a checkpoint is what it was trained on, without anything
+that tasks may ask.
 
 A margin is the difference between two merges on the same holdout items. Its standard error is that of the paired
 differences, outcomes averaged over the searches' seeds first: it says what other items would change, and not what
 other seeds would, which the range over the seeds shows. The best parent is the one that the search items favour.
+Milliseconds are those of one merge into the live model on one thread: the best of five, after a first.
 
 Scores are kept in FOLDER, one file for each recipe and split, so a run that was stopped goes on where it was. Recipes
 do not know the code that merges them: take another folder after a change to it.
@@ -46,6 +48,8 @@ from merging.calibration import CalibrationSettings
 from merging.calibration.calibrate import calibrate
 from merging.checkpoint import CheckpointFiles
 from merging.inspection import CACHE_NAME, inspect_checkpoint
+from merging.live import LiveModel
+from merging.pool_files import PoolFiles
 from merging.pool_report import inspect_pool
 from optimizer.candidate_evaluator import CandidateEvaluator, EvaluationSetup
 from optimizer.jobs import Faulted, Job, JobResult, Scored
@@ -63,17 +67,26 @@ POOLS = {
 CALIBRATION = CalibrationSettings(kinds=("gram", "fisher"), sequences=256, sequence_length=24, batch_size=32)
 """Sequences as long as the zoo's examples: it never saw later positions."""
 BEST_PARENT, SOUP = "best parent", "uniform soup"
-SEARCHED, RECOMMENDED = "searched", "recommended settings"
-RIVALS = ("ties", "dare_ties")
+SEARCHED, USUAL = "searched", "usual settings"
+RIVALS = (BEST_PARENT, SOUP, "ties", "dare_ties")
+TIMED = 5
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """A method as it is compared: its space, and the numbers that its authors recommend, by parameter."""
+    """A method as it is compared: its space, and numbers to use without a search, by parameter.
+
+    They are what papers and mergekit's documentation recommend. Papers that tune a number on held-out data recommend
+    none: its stand-in is one that they use.
+    """
 
     name: str
     space: dict
-    recommended: dict
+    usual: dict
+
+    def map_over(self, pool):
+        """Return the map from the cube to merges of the checkpoints of `pool`."""
+        return MethodMap(TypeAdapter(Space).validate_python(self.space), pool)
 
 
 def entrants(checkpoints, seed):
@@ -101,12 +114,12 @@ def entrants(checkpoints, seed):
     ]
 
 
-def recommended_point(space, recommended):
+def usual_point(space, usual):
     """Return the point of `space` with these numbers; coordinates that none is given for are in the middle."""
     low, high = (space.candidate((end,) * space.dimensions).parameters for end in (0.0, 1.0))
     point = []
     for name in space.names:
-        wanted = recommended.get(name.partition(".")[0])
+        wanted = usual.get(name.partition(".")[0])
         point.append(0.5 if wanted is None else (wanted - low[name]) / (high[name] - low[name]))
     return tuple(point)
 
@@ -230,12 +243,12 @@ class Scorer:
         return {name: (self.search_score(candidate), self.outcomes(candidate)) for name, candidate in found.items()}
 
     def search(self, entrant, budget, seed):
-        """Search one method's space; return what the recommended settings and the best candidate found score."""
-        space = MethodMap(TypeAdapter(Space).validate_python(entrant.space), self.setup.pool)
-        recommended = space.candidate(recommended_point(space, entrant.recommended))
-        tried = [recommended, space.candidate((0.5,) * space.dimensions)] if space.dimensions else [recommended]
-        if tried[0].recipe == tried[-1].recipe:
-            del tried[1:]
+        """Search one method's space; return what the usual settings and the best candidate found score."""
+        space = entrant.map_over(self.setup.pool)
+        usual = space.candidate(usual_point(space, entrant.usual))
+        points = [usual.point, (0.5,) * space.dimensions, space.uniform_soup().point]
+        starts = [space.candidate(point) for point in points]
+        tried = list({candidate.recipe.digest: candidate for candidate in starts}.values())
         if space.dimensions:
             strategy = build_strategy(CmaEsSearch(), space.dimensions, (1.0,) * len(self.setup.objectives), seed)
             for candidate in tried:
@@ -244,15 +257,13 @@ class Scorer:
                 tried.append(space.candidate(strategy.ask(())))
                 self._tell(strategy, tried[-1])
         best = max(tried, key=self.search_score)
-        evaluated = [found for candidate in tried if (found := self.score(candidate, "search"))]
         return {
             "method": entrant.name,
             "seed": seed,
             "dimensions": space.dimensions,
-            "merge_seconds": statistics.median(found.timing.merge_seconds for found in evaluated),
             "parameters": best.parameters,
             SEARCHED: (self.search_score(best), self.outcomes(best)),
-            RECOMMENDED: (self.search_score(recommended), self.outcomes(recommended)),
+            USUAL: (self.search_score(usual), self.outcomes(usual)),
         }
 
     def _tell(self, strategy, candidate):
@@ -273,15 +284,42 @@ def start_process(setup, folder):
     SCORER = Scorer(setup, folder)
 
 
+def merge_milliseconds(setup):
+    """Return how long one merge takes by each method, by name: the best of `TIMED` random candidates, after a first."""
+    live = LiveModel(PoolFiles(setup.pool), setup.pool.dtype, setup.device)
+    draw = np.random.default_rng(SEED)
+    best = {}
+    for entrant in entrants(len(setup.pool.checkpoints), SEED):
+        space = entrant.map_over(setup.pool)
+        points = draw.random((1 + TIMED, space.dimensions)).tolist()
+        seconds = [live.write(space.candidate(tuple(point)).recipe) for point in points]
+        best[entrant.name] = 1000 * min(seconds[1:])
+    return best
+
+
 # The table
 
 
-def averaged(found, kind):
-    """Return (scores on the search items by seed, holdout outcomes averaged over seeds, holdout scores by seed)."""
-    outcomes = [result[kind][1] for result in found]
-    mean = [np.mean(of_task, axis=0) for of_task in zip(*outcomes, strict=True)]
-    by_seed = [statistics.fmean(task.mean() for task in tasks) for tasks in outcomes]
-    return [result[kind][0] for result in found], mean, by_seed
+@dataclass(frozen=True)
+class Row:
+    """What is shown of a merge, or of the merges that a method's searches chose: one score for each search."""
+
+    name: str
+    search: list
+    outcomes: list
+    holdout: list
+    dimensions: str = ""
+    milliseconds: str = ""
+
+    def cells(self, rivals):
+        """Return the row as texts. `rivals` are rows by what they are called."""
+        score, error = paired_margin(self.outcomes, [np.zeros_like(task) for task in self.outcomes])
+        span = f"{100 * min(self.holdout):.1f} to {100 * max(self.holdout):.1f}" if self.dimensions else ""
+        found = [self.name, self.dimensions, f"{100 * statistics.fmean(self.search):.1f}"]
+        found += [f"{100 * score:.1f} ± {100 * error:.1f}", span]
+        for rival in rivals:
+            found.append("" if rival.name == self.name else shown(paired_margin(self.outcomes, rival.outcomes)))
+        return [*found, self.milliseconds]
 
 
 def shown(margin):
@@ -291,39 +329,42 @@ def shown(margin):
     return f"**{text}**" if abs(difference) > 2 * error else text
 
 
-def table(results, baselines, kind):
+def row_of(found, kind, milliseconds):
+    """Return the row of one method's results; outcomes are averaged over seeds, item by item."""
+    outcomes = [result[kind][1] for result in found]
+    return Row(
+        name=found[0]["method"],
+        search=[result[kind][0] for result in found],
+        outcomes=[np.mean(of_task, axis=0) for of_task in zip(*outcomes, strict=True)],
+        holdout=[statistics.fmean(task.mean() for task in tasks) for tasks in outcomes],
+        dimensions=str(found[0]["dimensions"]),
+        milliseconds=f"{milliseconds[found[0]['method']]:.0f}",
+    )
+
+
+def table(results, baselines, kind, milliseconds):
     """Return the lines of a Markdown table, best on the holdout items first."""
     by_method = {}
-    for result in sorted(results, key=lambda result: result["seed"]):
+    for result in results:
         by_method.setdefault(result["method"], []).append(result)
-    found = {name: averaged(of_method, kind) for name, of_method in by_method.items()}
-    rivals = {name: baselines[name][1] for name in (BEST_PARENT, SOUP)} | {name: found[name][1] for name in RIVALS}
-    lines = [
-        "| method | dimensions | search | holdout | seeds | "
-        + " | ".join(f"over {name}" for name in rivals)
-        + " | ms |",
-        "|---" * (6 + len(rivals)) + "|",
+    rows = [row_of(found, kind, milliseconds) for found in by_method.values()]
+    rows += [
+        Row(name, [search], outcomes, [statistics.fmean(task.mean() for task in outcomes)])
+        for name, (search, outcomes) in baselines.items()
     ]
-    rows = []
-    for name, (search, outcomes, by_seed) in found.items():
-        zeros = [np.zeros_like(task) for task in outcomes]
-        score, error = paired_margin(outcomes, zeros)
-        cells = [name, str(by_method[name][0]["dimensions"]), f"{100 * statistics.fmean(search):.1f}"]
-        cells += [f"{100 * score:.1f} ± {100 * error:.1f}", f"{100 * min(by_seed):.1f} to {100 * max(by_seed):.1f}"]
-        cells += ["" if rival == name else shown(paired_margin(outcomes, rivals[rival])) for rival in rivals]
-        cells += [f"{1000 * statistics.median(result['merge_seconds'] for result in by_method[name]):.1f}"]
-        rows.append((score, f"| {' | '.join(cells)} |"))
-    return lines + [row for _, row in sorted(rows, key=lambda row: -row[0])]
+    named = {row.name: row for row in rows}
+    rivals = [named[name] for name in RIVALS]
+    head = ["method", "dimensions", "search", "holdout", "seeds", *(f"over {name}" for name in RIVALS), "ms"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    rows.sort(key=lambda row: -statistics.fmean(row.holdout))
+    return lines + [f"| {' | '.join(row.cells(rivals))} |" for row in rows]
 
 
-def report(results, baselines, arguments):
+def report(results, baselines, milliseconds, arguments):
     """Return the report as Markdown."""
-    lines = [f"## {arguments.pool}: {arguments.budget} evaluations, {arguments.seeds} seeds", ""]
-    for name, (search, outcomes) in baselines.items():
-        score, error = paired_margin(outcomes, [np.zeros_like(task) for task in outcomes])
-        lines.append(f"- {name}: search {100 * search:.1f}, holdout {100 * score:.1f} ± {100 * error:.1f}")
-    for kind in (SEARCHED, RECOMMENDED):
-        lines += ["", f"### {kind}", "", *table(results, baselines, kind)]
+    lines = [f"## {arguments.pool}: {arguments.budget} evaluations, seeds 0 to {arguments.seeds - 1}"]
+    for kind in (SEARCHED, USUAL):
+        lines += ["", f"### {kind}", "", *table(results, baselines, kind, milliseconds)]
     return "\n".join(lines) + "\n"
 
 
@@ -362,7 +403,8 @@ def main():
         for count, done in enumerate(as_completed(running), start=1):
             results.append(done.result())
             print(f"{count} of {len(running)}: {results[-1]['method']}, seed {results[-1]['seed']}", flush=True)
-    text = report(results, baselines, arguments)
+    results.sort(key=lambda result: (names.index(result["method"]), result["seed"]))
+    text = report(results, baselines, merge_milliseconds(setup), arguments)
     (folder / f"{arguments.pool}.md").write_text(text)
     chosen = [{key: result[key] for key in ("method", "seed", "parameters")} for result in results]
     (folder / f"{arguments.pool}.json").write_text(json.dumps(chosen, indent=2) + "\n")

@@ -5,7 +5,7 @@ per source, in the order of the recipe's sources.
 """
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -13,11 +13,12 @@ from campaigns.noun import Noun, wrong
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Weights = Annotated[tuple[float, ...], Field(min_length=1)]
+Total = TypeVar("Total", bound=tuple[float, ...])
 
 
-def _has_total(weights: tuple[float, ...]) -> tuple[float, ...]:
-    if math.fsum(weights) == 0:
-        raise wrong("", weights, "the weights must not sum to zero: they are divided by their sum")
+def _has_total(weights: Total) -> Total:
+    if abs(math.fsum(weights)) <= MIN_SHARE * math.fsum(map(abs, weights)):
+        raise wrong("", weights, "the weights must not sum to zero, nor nearly: they are divided by their sum")
     return weights
 
 
@@ -26,6 +27,8 @@ PositiveShares = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_
 Densities = Annotated[tuple[Fraction, ...], Field(min_length=1)]
 
 
+MIN_SHARE = 1e-6
+"""A sum of weights below this share of their absolute sum counts as zero."""
 StatisticsKind = Literal["gram_diagonal", "gram", "fisher"]
 
 
@@ -58,13 +61,7 @@ class NuSlerpMerge(MergeNoun):
     """Slerp of two sources, or of their task vectors where there is a base, at t = w_1 / (w_0 + w_1)."""
 
     kind: Literal["nuslerp"] = "nuslerp"
-    weights: tuple[float, float]
-
-    @model_validator(mode="after")
-    def _has_ratio(self) -> "NuSlerpMerge":
-        if self.weights[0] + self.weights[1] == 0:
-            raise wrong("weights", self.weights, "the two weights must not sum to zero")
-        return self
+    weights: Annotated[tuple[float, float], AfterValidator(_has_total)]
 
 
 class MultiSlerpMerge(MergeNoun):
@@ -226,7 +223,7 @@ class FisherMerge(MergeNoun):
 
     kind: Literal["fisher"] = "fisher"
     weights: PositiveShares
-    floor: float = Field(1e-6, gt=0)
+    floor: float = Field(1e-6, ge=1e-30)
 
     @property
     def needs_statistics(self) -> StatisticsKind | None:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from campaigns.methods import Method
 from campaigns.noun import Noun, canonical_digest
@@ -13,10 +13,16 @@ LayerRange = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 
 
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
 class TensorFilter(Noun):
     """Which tensors are meant: those whose name has all strings of `contains`, in layers [first, stop) if given."""
 
-    contains: tuple[str, ...] = ()
+    contains: Annotated[
+        tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+    ] = ()
     layers: LayerRange | None = None
 
     def matches(self, name: str) -> bool:

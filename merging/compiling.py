@@ -8,6 +8,9 @@ from typing import ParamSpec
 
 import torch
 
+torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+"""Variants of one function: by the number of sources, their types and the method's flags."""
+
 logger = logging.getLogger(__name__)
 Parameters = ParamSpec("Parameters")
 

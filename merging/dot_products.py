@@ -9,17 +9,20 @@ import torch
 LANES = 1 << 15
 
 
-def dot_products(tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float64]:
-    """Return <x_i, x_j> for each pair of 1-D tensors of one length; float64, square.
+def dot_products(tensors: Sequence[torch.Tensor], origin: torch.Tensor | None = None) -> npt.NDArray[np.float64]:
+    """Return <x_i, x_j> for each pair of 1-D tensors of one length, less the origin if given; float64, square.
 
-    Products of float32 numbers are exact in float64, and they are added up in a fixed order, so the result depends
-    neither on threads nor on the device.
+    Differences are those of float32. Products of float32 numbers are exact in float64, and they are added up in a fixed
+    order, so the result depends neither on threads nor on the device.
     """
     count = len(tensors)
     pairs = [(i, j) for i in range(count) for j in range(i + 1)]
     lanes = torch.zeros(len(pairs), LANES, dtype=torch.float64, device=tensors[0].device)
     for start in range(0, len(tensors[0]), LANES):
-        block = [tensor[start : start + LANES].double() for tensor in tensors]
+        block = [tensor[start : start + LANES].float() for tensor in tensors]
+        if origin is not None:
+            block = [values - origin[start : start + LANES].float() for values in block]
+        block = [values.double() for values in block]
         for lane, (i, j) in zip(lanes, pairs, strict=True):
             lane[: len(block[0])].addcmul_(block[i], block[j])
     found = np.zeros((count, count))

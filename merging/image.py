@@ -89,7 +89,7 @@ class MergedModel:
         the same directory removes it. `progress` is called with (bytes done, bytes in all). Raises `InvalidInput` when
         `directory` exists already, unless it is empty, and when it cannot be written, which leaves nothing.
         """
-        directory = directory.absolute()
+        directory = directory.resolve()
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
             allowed = "a new or empty directory"
             raise InvalidInput([field_error("directory", str(directory), "there is something here already", allowed)])

@@ -42,6 +42,7 @@ class Stretch:
     kind: str
     block: Block
     lean: Block
+    mapped_extras: bool
 
 
 class Kernel:
@@ -59,6 +60,7 @@ class Kernel:
         self.dtype = RECIPE_DTYPES[recipe.dtype]
         self.frugal = frugal
         self._compiled = compiled
+        self._groups: dict[str, list[list[Slot]]] = {}
         self._stretches: dict[str, Stretch] = {}
 
     def merge_run(self, run: Run, out: torch.Tensor, start: int = 0) -> None:
@@ -66,7 +68,10 @@ class Kernel:
 
         The result is rounded once to the recipe's type, then converted to that of `out`, should it be another.
         """
-        for slots in self._groups(run.slots):
+        name = run.slots[0].name
+        if name not in self._groups:
+            self._groups[name] = [*self._grouped(run.slots)]
+        for slots in self._groups[name]:
             first, stop = slots[0].start - run.start, slots[-1].start + slots[-1].count - run.start
             begin, end = max(start, first), min(start + len(out), stop)
             if begin < end:
@@ -74,7 +79,7 @@ class Kernel:
         if self.frugal:
             unmap([source[start : start + len(out)] for source in run.sources.values()])
 
-    def _groups(self, slots: Sequence[Slot]) -> Iterator[list[Slot]]:
+    def _grouped(self, slots: Sequence[Slot]) -> Iterator[list[Slot]]:
         """Yield the tensors that are merged with the same numbers, in order."""
         for (method, is_merged), group in groupby(slots, key=self._manner):
             if is_merged and METHODS[method.kind].per_tensor:
@@ -104,6 +109,15 @@ class Kernel:
                 compiled_merging(stretch.kind, self.dtype)(part, _section(stretch.block, first, len(part)))
             else:
                 _in_blocks(merging(stretch.kind, self.dtype), part, stretch.lean, first)
+        if self.frugal:
+            self._let_go(slots[0].name, stretch, start, start + len(out))
+
+    def _let_go(self, name: str, stretch: Stretch, start: int, stop: int) -> None:
+        """Free what elements [start, stop) needed, and the whole stretch with its last element."""
+        if stretch.mapped_extras:
+            unmap([extra[start:stop] for extra in stretch.block.extras])
+        if stop == len(stretch.block.sources[0]):
+            self._stretches.pop(name, None)
 
     def _prepare(self, run: Run, slots: list[Slot], rule: MergeMethod) -> Stretch:
         name = slots[0].name
@@ -113,12 +127,14 @@ class Kernel:
         base = run.sources[self.recipe.base][section] if self.recipe.base else None
         method = self.recipe.method_of(name)
         shape = self.pool_files.template.tensors[name].shape
-        facts = TensorFacts(name, shape, sources, base, self.recipe, self.pool_files, self._compiled, self.frugal)
+        compiled = self._compiled and len(sources[0]) >= COMPILED_FROM_ELEMENTS
+        facts = TensorFacts(name, shape, sources, base, self.recipe, self.pool_files, compiled, self.frugal)
         numbers = rule.numbers(method, facts)
         if self.frugal:
             unmap([source[section] for source in run.sources.values()])
         block = _block(sources, base, numbers)
-        return Stretch(method.kind, block, _lean(block, numbers) if rule.skips_zero_weights else block)
+        lean = _lean(block, numbers) if rule.skips_zero_weights else block
+        return Stretch(method.kind, block, lean, numbers.mapped_extras and sources[0].device.type == "cpu")
 
 
 def _spans(start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -139,6 +155,7 @@ def _block(sources: Sequence[torch.Tensor], base: torch.Tensor | None, numbers: 
         numbers.columns,
         torch.tensor(numbers.floats, dtype=torch.float32, device=device),
         torch.tensor(numbers.counts, dtype=torch.int64, device=device),
+        numbers.flags,
         torch.zeros(1, dtype=torch.int64, device=device),
     )
 
@@ -206,10 +223,14 @@ def _on(device: torch.device, block: Block) -> Block:
     def moved(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         return [tensor.to(device, non_blocking=True) for tensor in tensors]
 
+    floats, counts, start = moved([block.floats, block.counts, block.start])
     return Block(
         moved(block.sources),
         None if block.base is None else block.base.to(device, non_blocking=True),
         moved(block.extras),
         moved(block.columns),
-        *moved([block.floats, block.counts, block.start]),
+        floats,
+        counts,
+        block.flags,
+        start,
     )

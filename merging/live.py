@@ -42,10 +42,7 @@ class LiveModel:
         self.model = build_model(pool_files.template, RECIPE_DTYPES[dtype], self.device)
         self._places = find_places(self.model, pool_files.template)
         self.tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
-        source_bytes = sum(
-            t.stop - t.start for files in pool_files.checkpoints.values() for t in files.tensors.values()
-        )
-        self._residence = residence_on(self.device, source_bytes)
+        self._residence = residence_on(self.device, _size_bytes(pool_files))
         self._buffers = [self._buffer(names, kind) for kind, names in self._names_by_dtype().items()]
 
     @torch.no_grad()

@@ -8,8 +8,9 @@ import torch
 
 from merging.compiling import compiled_or_plain
 
+SMALLEST = 2.0**-126
+"""The smallest normal float32."""
 CPU_CHUNK_ELEMENTS = 1 << 18
-COMPILED_FROM_ELEMENTS = 1 << 16
 ROW_ELEMENTS = 1 << 8
 DEVICE_CHUNK_ELEMENTS = 1 << 25
 CPU_BLOCK_ELEMENTS = 1 << 15
@@ -61,21 +62,25 @@ class Magnitudes:
 
 
 class TaskMagnitudes(Magnitudes):
-    """|tau| = |theta_i - theta_0| of a tensor (1-D each), looked through in compiled passes with `compiled`."""
+    """|tau| = |theta_i - theta_0| of a tensor (1-D each).
 
-    def __init__(self, source: torch.Tensor, base: torch.Tensor, compiled: bool = False) -> None:
+    `rows`, if given, tells how many members each row of the tensor has between the limits that are looked for, as
+    `members_of_rows` counts them: only rows with members are looked at then.
+    """
+
+    def __init__(self, source: torch.Tensor, base: torch.Tensor, rows: torch.Tensor | None = None) -> None:
         def measure(elements: slice | torch.Tensor) -> torch.Tensor:
             return (source[elements].float() - base[elements].float()).abs()
 
         super().__init__(measure, len(source), source.device)
         self._tensors = (source, base)
-        self._compiled = compiled and self.device.type == "cpu" and self.count >= COMPILED_FROM_ELEMENTS
+        self._rows = rows
 
     def position(self, count: int, lower: float, upper: float) -> int:
         """Return the element that is the `count`-th, from 1 on, of those with lower <= magnitude < upper."""
-        if not self._compiled:
+        if self._rows is None:
             return super().position(count, lower, upper)
-        before = self._members_of_rows(lower, upper).cumsum(0)
+        before = self._rows.cumsum(0)
         row = int(torch.searchsorted(before, count))
         rest = count - (int(before[row - 1]) if row else 0)
         start = row * ROW_ELEMENTS
@@ -84,37 +89,44 @@ class TaskMagnitudes(Magnitudes):
 
     def between(self, lower: float, upper: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return the elements with lower <= magnitude < upper, in order, and their magnitudes."""
-        if not self._compiled:
+        if self._rows is None:
             return super().between(lower, upper)
-        rows = torch.nonzero(self._members_of_rows(lower, upper))
-        near = (rows * ROW_ELEMENTS + torch.arange(ROW_ELEMENTS)).view(-1)
-        rest = torch.arange(self.count // ROW_ELEMENTS * ROW_ELEMENTS, self.count)
-        elements = torch.cat([near, rest])
+        near = (torch.nonzero(self._rows) * ROW_ELEMENTS + torch.arange(ROW_ELEMENTS)).view(-1)
+        elements = torch.cat([near, torch.arange(len(self._rows) * ROW_ELEMENTS, self.count)])
         blocks = range(0, len(elements), CPU_BLOCK_ELEMENTS)
         magnitudes = torch.cat([self.measure(elements[first : first + CPU_BLOCK_ELEMENTS]) for first in blocks])
         members = (magnitudes >= lower) & (magnitudes < upper)
         return elements[members].numpy(), magnitudes[members].numpy()
 
-    def _members_of_rows(self, lower: float, upper: float) -> torch.Tensor:
-        """Return how many of each ROW_ELEMENTS elements are members, int64; the last, shorter row is left out."""
-        rows = torch.empty(self.count // ROW_ELEMENTS)
-        source, base = (tensor[: len(rows) * ROW_ELEMENTS] for tensor in self._tensors)
-        compiled_or_plain(count_members)(rows, source, base, torch.tensor([lower, upper]))
-        return rows.to(torch.int64)
+
+def members_of_rows(
+    sources: Sequence[torch.Tensor], base: torch.Tensor, limits: Sequence[tuple[float, float]]
+) -> torch.Tensor:
+    """Return how many |tau_i| of each row lie within the limits of source i; K x rows, int64.
+
+    A row is ROW_ELEMENTS elements; a last, shorter one is left out. One compiled pass over all sources, on the CPU.
+    """
+    rows = torch.empty(len(sources), len(base) // ROW_ELEMENTS)
+    whole = rows.shape[1] * ROW_ELEMENTS
+    compiled_or_plain(_count_members)(rows, [source[:whole] for source in sources], base[:whole], torch.tensor(limits))
+    return rows.to(torch.int64)
 
 
-def count_members(rows: torch.Tensor, source: torch.Tensor, base: torch.Tensor, limits: torch.Tensor) -> None:
-    """Write into `rows` how many of each ROW_ELEMENTS elements have limits[0] <= |source - base| < limits[1]."""
-    magnitudes = (source.float() - base.float()).abs()
-    # Numbers instead of booleans, which the compiler does not vectorize.
-    members = torch.where((magnitudes >= limits[0]) & (magnitudes < limits[1]), 1.0, 0.0)
-    rows.copy_(members.view(-1, ROW_ELEMENTS).sum(1))
+def _count_members(
+    rows: torch.Tensor, sources: Sequence[torch.Tensor], base: torch.Tensor, limits: torch.Tensor
+) -> None:
+    origin = base.float()
+    for index, source in enumerate(sources):
+        magnitudes = (source.float() - origin).abs()
+        # Numbers instead of booleans, which the compiler does not vectorize.
+        members = torch.where((magnitudes >= limits[index, 0]) & (magnitudes < limits[index, 1]), 1.0, 0.0)
+        rows[index].copy_(members.view(-1, ROW_ELEMENTS).sum(1))
 
 
 class Saliencies(Magnitudes):
     """tau^2 * e of a tensor (1-D), e the energies of its columns: one per column, or just one.
 
-    Elements that are not `free` count as 0.
+    Elements that are not `free` count as 0, and those that are as SMALLEST at least, so that they come first.
     """
 
     def __init__(
@@ -127,7 +139,7 @@ class Saliencies(Magnitudes):
                 position = elements
             task_vector = source[elements].float() - base[elements].float()
             found = task_vector * task_vector * energies[position % len(energies)]
-            return found if free is None else torch.where(free[elements], found, 0.0)
+            return found if free is None else torch.where(free[elements], found.clamp_min(SMALLEST), 0.0)
 
         super().__init__(measure, len(source), source.device)
 

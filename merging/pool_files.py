@@ -13,7 +13,7 @@ from merging.checkpoint import CheckpointFiles
 from merging.dtypes import MERGED
 from merging.inspection import stamp_of
 from merging.pool_lookups import PoolLookups
-from merging.recipe_report import recipe_errors
+from merging.recipe_report import idle_rules, recipe_errors
 from merging.vocabulary import fitted, fixed_tensors
 
 BASE_FIELD = "pool.base.path"
@@ -79,7 +79,7 @@ class PoolFiles:
 
     def check(self, recipe: Recipe) -> None:
         """Raise `InvalidInput` naming everything that keeps `recipe` from being made of this pool."""
-        errors = [*recipe_errors(recipe, self.pool)]
+        errors = [*recipe_errors(recipe, self.pool), *idle_rules(recipe, [*self.template.merged_tensors])]
         errors += self._statistics.misfits(recipe)
         if errors:
             raise InvalidInput(errors)

@@ -1,9 +1,7 @@
 """What merges of a pool ask for again and again: found once, kept on disk by content digest."""
 
-import functools
 import hashlib
 import logging
-import operator
 import shutil
 import tempfile
 import threading
@@ -12,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +19,7 @@ import torch
 from merging.checkpoint import CheckpointFiles
 from merging.dot_products import dot_products
 from merging.magnitudes import Joined, TaskMagnitudes
+from merging.mapping import unmap
 from merging.row_ranks import row_ranks
 from merging.safetensors_header import CorruptHeader, TensorInfo
 from merging.selection import Cut, MagnitudeTable, kept_count
@@ -28,10 +27,12 @@ from merging.tensor_file import TensorFile, write_tensor_file
 from merging.whole_file import locked
 
 FOLDER = "lookups"
-VERSION = 1
+VERSION = 3
 """Part of every file's name: to be raised when the content of lookups changes."""
 
 ROW_BLOCK_ELEMENTS = 1 << 20
+REMEMBERED_CUTS = 64
+"""Cuts over a whole model that are kept: those of the recipes at hand."""
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -72,19 +73,19 @@ class PoolLookups:
         Tensors follow each other in the order of the base's files.
         """
         key = (source, base, density)
-        with self._lock:
-            known = self._model_cuts.get(key)
+        known = self._model_cuts.get(key)
         if known is None:
+            if len(self._model_cuts) >= REMEMBERED_CUTS:
+                self._model_cuts.clear()
             known = self._model_cuts[key] = self._find_model_cuts(source, base, density)
         return known[tensor]
 
     def _find_model_cuts(self, source: str, base: str, density: float) -> dict[str, Cut]:
         names = self._names([base])
         tables = [self.magnitudes(source, base, name) for name in names]
-        counts = [int(table.counts.sum()) for table in tables]
+        counts = [self._checkpoints[base].tensors[name].count for name in names]
         joined = Joined([self._task([source, base], name) for name in names])
-        table = functools.reduce(operator.add, tables)
-        cut = table.largest(kept_count(density, joined.count), joined)
+        cut = MagnitudeTable.joined(tables).largest(kept_count(density, joined.count), joined)
         firsts = np.cumsum([0, *counts])[:-1].tolist()
         return {name: Cut(cut.threshold, cut.position - first) for name, first in zip(names, firsts, strict=True)}
 
@@ -92,18 +93,18 @@ class PoolLookups:
         """Return the level of |tau| of each element within its row, 0 to 255; uint8, 1-D."""
         return torch.from_numpy(self._find("row-ranks", [source, base], self._write_row_ranks)[tensor])
 
-    def dot_products(self, checkpoints: Sequence[str], tensor: str) -> npt.NDArray[np.float64]:
-        """Return <theta_i, theta_j> of a tensor for each pair of `checkpoints`; float64, square."""
-        found = self._find("dot-products", checkpoints, self._write_dot_products)[tensor]
-        return found.astype(np.float64).reshape(len(checkpoints), len(checkpoints))
+    def dot_products(self, sources: Sequence[str], base: str | None, tensor: str) -> npt.NDArray[np.float64]:
+        """Return <x_i, x_j> of a tensor for each pair of sources or, with a base, of task vectors; float64, square."""
+        digests = [*sources, base or ""]
+        found = self._find("dot-products", digests, self._write_dot_products)[tensor]
+        return found.astype(np.float64).reshape(len(sources), len(sources))
 
     def _find(self, kind: str, digests: Sequence[str], write: Callable[[Path, Sequence[str]], None]) -> TensorFile:
         key = hashlib.sha256("\0".join([str(VERSION), *digests]).encode()).hexdigest()
         path = self._directory / f"{kind}-{key[:32]}.safetensors"
         with self._lock:
             if path not in self._open:
-                with locked(path):
-                    self._open[path] = self._opened(path) or self._written(path, kind, digests, write)
+                self._open[path] = self._opened(path) or self._written(path, kind, digests, write)
             return self._open[path]
 
     def _temporary_directory(self) -> Path:
@@ -120,13 +121,29 @@ class PoolLookups:
     def _written(
         self, path: Path, kind: str, digests: Sequence[str], write: Callable[[Path, Sequence[str]], None]
     ) -> TensorFile:
-        logger.info("finding %s of %s, once for this pool", kind, ", ".join(digest[:12] for digest in digests))
+        logger.info(
+            "finding %s of %s, once for this pool", kind, ", ".join(digest[:12] for digest in digests if digest)
+        )
+        try:
+            with locked(path):
+                if (found := self._opened(path)) is None:  # another process may have written it meanwhile
+                    write(path, digests)
+                return found or TensorFile(path)
+        except OSError as error:
+            logger.warning("%s cannot keep what merges look up (%s): it is found anew in every process", path, error)
+        path = self._temporary_directory() / path.name
         write(path, digests)
         return TensorFile(path)
 
     def _write_magnitudes(self, path: Path, digests: Sequence[str]) -> None:
         names = self._names(digests)
-        packed = list(_ahead(lambda name: _packed(MagnitudeTable.of(self._task(digests, name))), names))
+
+        def table(name: str) -> npt.NDArray[np.int64]:
+            found = _packed(MagnitudeTable.of(self._task(digests, name)))
+            self._unmap(digests, name)
+            return found
+
+        packed = list(_ahead(table, names))
         counts = {name: len(array) for name, array in zip(names, packed, strict=True)}
         write_tensor_file(path, counts, "I64", packed)
 
@@ -137,14 +154,22 @@ class PoolLookups:
         def ranks(block: tuple[str, int, int]) -> npt.NDArray[np.uint8]:
             name, start, stop = block
             bits = self._task(digests, name).bits(start, stop)
+            self._unmap(digests, name)
             return row_ranks(bits.reshape(-1, _columns(tensors[name]))).reshape(-1)
 
         write_tensor_file(path, counts, "U8", _ahead(ranks, _row_blocks(tensors)))
 
     def _write_dot_products(self, path: Path, digests: Sequence[str]) -> None:
         names = self._names(digests)
-        found = _ahead(lambda name: dot_products([self._flat(digest, name) for digest in digests]).reshape(-1), names)
-        write_tensor_file(path, dict.fromkeys(names, len(digests) ** 2), "F64", found)
+        *sources, base = digests
+
+        def products(name: str) -> npt.NDArray[np.float64]:
+            origin = self._flat(base, name) if base else None
+            found = dot_products([self._flat(digest, name) for digest in sources], origin).reshape(-1)
+            self._unmap(digests, name)
+            return found
+
+        write_tensor_file(path, dict.fromkeys(names, len(sources) ** 2), "F64", _ahead(products, names))
 
     def _names(self, digests: Sequence[str]) -> list[str]:
         return list(self._checkpoints[digests[0]].merged_tensors)
@@ -153,18 +178,20 @@ class PoolLookups:
         source, base = (self._flat(digest, tensor) for digest in digests)
         return TaskMagnitudes(source, base)
 
+    def _unmap(self, digests: Sequence[str], tensor: str) -> None:
+        unmap([self._flat(digest, tensor) for digest in digests if digest])
+
     def _flat(self, digest: str, tensor: str) -> torch.Tensor:
         return self._checkpoints[digest].tensor(tensor).view(-1)
 
 
 def _packed(table: MagnitudeTable) -> npt.NDArray[np.int64]:
-    return np.concatenate([[table.shift], table.prefixes, table.counts]).astype(np.int64)
+    return np.concatenate([[table.shift], table.prefixes, table.upto])
 
 
-def _unpacked(packed: npt.NDArray[np.generic]) -> MagnitudeTable:
+def _unpacked(packed: npt.NDArray[Any]) -> MagnitudeTable:
     entries = len(packed) // 2
-    prefixes, counts = packed[1 : 1 + entries].astype(np.int32), packed[1 + entries :].astype(np.int64)
-    return MagnitudeTable(prefixes, counts, int(packed[0]))
+    return MagnitudeTable(packed[1 : 1 + entries], packed[1 + entries :], int(packed[0]))
 
 
 def _columns(tensor: TensorInfo) -> int:

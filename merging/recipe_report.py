@@ -1,6 +1,6 @@
 """Whether a recipe can be made of a pool; if not, everything that stands against it, at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -11,6 +11,7 @@ from campaigns.recipe import Recipe
 
 PAIRS = ("slerp", "nuslerp")
 """The methods that take exactly two sources."""
+SHOWN_NAMES = 5
 LARGEST = torch.finfo(torch.float32).max
 
 
@@ -36,6 +37,15 @@ def recipe_errors(recipe: Recipe, pool: Pool) -> Iterator[FieldError]:
     yield from _method_errors("recipe.method", recipe.method, len(recipe.sources))
     for index, rule in enumerate(recipe.rules):
         yield from _method_errors(f"recipe.rules.{index}.method", rule.method, len(recipe.sources))
+
+
+def idle_rules(recipe: Recipe, tensors: Sequence[str]) -> Iterator[FieldError]:
+    """Yield one error for each rule that is about none of the `tensors`, which are those that are merged."""
+    allowed = f"names such as {', '.join(tensors[:SHOWN_NAMES])}"
+    for index, rule in enumerate(recipe.rules):
+        if not any(rule.tensors.matches(name) for name in tensors):
+            wanted = rule.tensors.model_dump(exclude_defaults=True)
+            yield field_error(f"recipe.rules.{index}.tensors", wanted, "no tensor of this pool matches", allowed)
 
 
 def _method_errors(field: str, method: Method, sources: int) -> Iterator[FieldError]:

@@ -4,6 +4,7 @@ Magnitudes are float32 numbers >= 0, handled by their bits: these, taken as whol
 equals the earlier element comes first, as in a stable sort.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,77 +40,119 @@ def kept_count(density: float, count: int) -> int:
 
 
 @dataclass(frozen=True)
-class MagnitudeTable:
-    """How many magnitudes there are of each size: `counts[j]` of those whose bits, shifted, are `prefixes[j]`.
+class Look:
+    """Where a cut is to be looked for: it has `count` of the magnitudes with lower <= magnitude < upper before it.
 
-    Prefixes are ascending. With `shift` 0 the table tells every distinct magnitude.
+    `is_exact` tells that these are all equal.
     """
 
-    prefixes: npt.NDArray[np.int32]
-    counts: npt.NDArray[np.int64]
+    lower: float
+    upper: float
+    count: int
+    is_exact: bool
+
+    def into(self, magnitudes: Magnitudes) -> Cut:
+        """Return the cut."""
+        if self.is_exact:
+            return Cut(self.lower, magnitudes.position(self.count, self.lower, self.upper) + 1)
+        positions, values = magnitudes.between(self.lower, self.upper)
+        last = np.argsort(-values, kind="stable")[self.count - 1]
+        return Cut(float(values[last]), int(positions[last]) + 1)
+
+
+@dataclass(frozen=True)
+class MagnitudeTable:
+    """How many magnitudes there are of each size: `upto[j]` whose bits, shifted, are at least `prefixes[j]`.
+
+    Prefixes are descending. With `shift` 0 the table tells every distinct magnitude.
+    """
+
+    prefixes: npt.NDArray[np.int64]
+    upto: npt.NDArray[np.int64]
     shift: int
 
     @classmethod
     def of(cls, magnitudes: Magnitudes) -> "MagnitudeTable":
         """Count all magnitudes."""
         limit = min(max(magnitudes.count // ELEMENTS_PER_ENTRY, MIN_ENTRIES), MAX_ENTRIES)
-        table = cls(np.empty(0, np.int32), np.empty(0, np.int64), 0)
+        counts = Counts(np.empty(0, np.int64), np.empty(0, np.int64), 0)
         for chunk in magnitudes.chunks():
-            table = (table + cls._of_chunk(chunk, table.shift))._coarsened(limit)
-        return table
+            counts = counts.plus(Counts.of_chunk(chunk, counts.shift)).coarsened(limit)
+        return counts.table()
 
     @classmethod
-    def _of_chunk(cls, chunk: Bits, shift: int) -> "MagnitudeTable":
-        chunk >>= shift
-        chunk.sort()
-        starts = np.flatnonzero(np.concatenate(([True], chunk[1:] != chunk[:-1])))
-        return cls(chunk[starts], np.diff(np.append(starts, len(chunk))), shift)
+    def joined(cls, tables: Iterable["MagnitudeTable"]) -> "MagnitudeTable":
+        """Return the table of the magnitudes of all `tables` together, as coarse as the coarsest of them."""
+        whole = Counts(np.empty(0, np.int64), np.empty(0, np.int64), 0)
+        for table in tables:
+            counts = np.diff(table.upto, prepend=0)
+            whole = whole.plus(Counts(table.prefixes[::-1], counts[::-1], table.shift))
+        return whole.table()
 
-    def __add__(self, other: "MagnitudeTable") -> "MagnitudeTable":
-        """Return the table of both, as coarse as the coarser of the two."""
-        shift = max(self.shift, other.shift)
-        prefixes = np.concatenate([t.prefixes >> (shift - t.shift) for t in (self, other)])
-        counts = np.concatenate([self.counts, other.counts])
-        order = np.argsort(prefixes, kind="stable")
-        return MagnitudeTable(*_summed(prefixes[order], counts[order]), shift)
+    def look(self, count: int) -> Cut | Look:
+        """Return the cut that has exactly `count` magnitudes before it, or where to look for it.
 
-    def _coarsened(self, limit: int) -> "MagnitudeTable":
-        table = self
-        while len(table.prefixes) > limit:
-            table = MagnitudeTable(*_summed(table.prefixes >> 1, table.counts), table.shift + 1)
-        return table
-
-    def largest(self, count: int, magnitudes: Magnitudes) -> Cut:
-        """Return the cut that has exactly `count` magnitudes before it: none when it is negative, at most all.
-
-        `magnitudes` are those that were counted; they are looked through where the table alone does not tell.
+        A negative `count` is none, one beyond all magnitudes is all.
         """
-        if count >= int(self.counts.sum()):
+        if not len(self.upto) or count >= int(self.upto[-1]):
             return ALL
         if count <= 0:
             return NONE
-        before = np.cumsum(self.counts[::-1])
-        entry = int(np.searchsorted(before, count))
-        rest = count - (int(before[entry - 1]) if entry else 0)
-        prefix = int(self.prefixes[::-1][entry])
+        entry = int(np.searchsorted(self.upto, count))
+        before = int(self.upto[entry - 1]) if entry else 0
+        prefix = int(self.prefixes[entry])
         lower, upper = _magnitude(prefix << self.shift), _magnitude((prefix + 1) << self.shift)
-        if rest == int(self.counts[::-1][entry]):
+        if count == int(self.upto[entry]):
             return Cut(lower, ALL.position)
-        if self.shift == 0:
-            return Cut(lower, magnitudes.position(rest, lower, upper) + 1)
-        positions, values = magnitudes.between(lower, upper)
-        last = np.argsort(-values, kind="stable")[rest - 1]
-        return Cut(float(values[last]), int(positions[last]) + 1)
+        return Look(lower, upper, count - before, self.shift == 0)
+
+    def largest(self, count: int, magnitudes: Magnitudes) -> Cut:
+        """Return the cut that has exactly `count` of `magnitudes`, which are those that were counted, before it."""
+        found = self.look(count)
+        return found if isinstance(found, Cut) else found.into(magnitudes)
 
 
-def _summed(
-    prefixes: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Return the distinct ones of ascending `prefixes` with the sums of their counts."""
-    if not len(prefixes):
-        return prefixes, counts
-    starts = np.flatnonzero(np.concatenate(([True], prefixes[1:] != prefixes[:-1])))
-    return prefixes[starts], np.add.reduceat(counts, starts)
+@dataclass(frozen=True)
+class Counts:
+    """A table in the making: `counts[j]` magnitudes whose bits, shifted, are `prefixes[j]`; ascending."""
+
+    prefixes: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+    shift: int
+
+    @classmethod
+    def of_chunk(cls, chunk: Bits, shift: int) -> "Counts":
+        """Count the magnitudes of a chunk, which is overwritten."""
+        chunk >>= shift
+        chunk.sort()
+        starts = np.flatnonzero(np.concatenate(([True], chunk[1:] != chunk[:-1])))
+        return cls(chunk[starts].astype(np.int64), np.diff(np.append(starts, len(chunk))), shift)
+
+    def plus(self, other: "Counts") -> "Counts":
+        """Return the counts of both, as coarse as the coarser of the two."""
+        shift = max(self.shift, other.shift)
+        prefixes = np.concatenate([part.prefixes >> (shift - part.shift) for part in (self, other)])
+        counts = np.concatenate([self.counts, other.counts])
+        order = np.argsort(prefixes, kind="stable")
+        return Counts(prefixes[order], counts[order], shift)._summed()
+
+    def coarsened(self, limit: int) -> "Counts":
+        """Return the counts with at most `limit` entries."""
+        found = self
+        while len(found.prefixes) > limit:
+            found = Counts(found.prefixes >> 1, found.counts, found.shift + 1)._summed()
+        return found
+
+    def table(self) -> MagnitudeTable:
+        """Return the finished table."""
+        return MagnitudeTable(self.prefixes[::-1].copy(), np.cumsum(self.counts[::-1]), self.shift)
+
+    def _summed(self) -> "Counts":
+        """Put entries of equal prefixes together."""
+        if not len(self.prefixes):
+            return self
+        starts = np.flatnonzero(np.concatenate(([True], self.prefixes[1:] != self.prefixes[:-1])))
+        return Counts(self.prefixes[starts], np.add.reduceat(self.counts, starts), self.shift)
 
 
 def _magnitude(bits: int) -> float:

@@ -1,5 +1,6 @@
 """What a merge method may ask about one tensor of the pool before it merges it."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,11 +10,11 @@ import torch
 
 from campaigns.recipe import Recipe
 from merging.calibration import CalibrationStatistics
-from merging.magnitudes import Magnitudes, Saliencies, TaskMagnitudes
+from merging.magnitudes import Magnitudes, Saliencies, TaskMagnitudes, members_of_rows
 from merging.mapping import unmap
 from merging.masks import random_keys
 from merging.pool_files import PoolFiles
-from merging.selection import Cut, MagnitudeTable
+from merging.selection import Cut, Look, MagnitudeTable
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,9 @@ class TensorFacts:
         """Where the tensor is merged."""
         return self.sources[0].device
 
-    def dot_products(self) -> npt.NDArray[np.float64]:
-        """Return <x_i, x_j> over the sources, or over their task vectors where there is a base; float64, square."""
-        if self.recipe.base is None:
-            return self.pool_files.lookups.dot_products(self.recipe.sources, self.name)
-        products = self.pool_files.lookups.dot_products([*self.recipe.sources, self.recipe.base], self.name)
-        with_base = products[:-1, -1]
-        found: npt.NDArray[np.float64] = products[:-1, :-1] - with_base[:, None] - with_base[None, :] + products[-1, -1]
-        return found
+    def dot_products(self, base: str | None = None) -> npt.NDArray[np.float64]:
+        """Return <x_i, x_j> over the sources, or over their task vectors from a base; float64, square."""
+        return self.pool_files.lookups.dot_products(self.recipe.sources, base, self.name)
 
     def random_keys(self) -> list[int]:
         """Return the two keys of each source's chances (`merging.masks.chances`), one source after the other."""
@@ -60,13 +56,21 @@ class TensorFacts:
         ranks = self.pool_files.lookups.row_ranks(self.recipe.sources[index], self._base, self.name)
         return ranks.to(self.device)
 
-    def largest(self, index: int, count: int) -> Cut:
-        """Return the cut that has the `count` largest |tau| of source `index` before it, of equals the first."""
-        table = self.pool_files.lookups.magnitudes(self.recipe.sources[index], self._base, self.name)
-        cut = table.largest(count, TaskMagnitudes(self.sources[index], self._origin, self.compiled))
-        if self.frugal:
-            unmap([self.sources[index]])
-        return cut
+    def largest(self, counts: Sequence[int]) -> list[Cut]:
+        """Return for each source i the cut that has its counts[i] largest |tau_i| before it, of equals the first."""
+        lookups = self.pool_files.lookups
+        tables = [lookups.magnitudes(source, self._base, self.name) for source in self.recipe.sources]
+        found = [table.look(count) for table, count in zip(tables, counts, strict=True)]
+        rows: Sequence[torch.Tensor | None] = [None] * len(found)
+        if self.compiled and self.device.type == "cpu" and any(isinstance(look, Look) for look in found):
+            limits = [(look.lower, look.upper) if isinstance(look, Look) else (math.inf, math.inf) for look in found]
+            rows = [*members_of_rows(self.sources, self._origin, limits)]
+        cuts = []
+        for look, source, members in zip(found, self.sources, rows, strict=True):
+            cuts.append(look if isinstance(look, Cut) else look.into(TaskMagnitudes(source, self._origin, members)))
+            if self.frugal:
+                unmap([source])
+        return cuts
 
     def largest_of_model(self, index: int, density: float) -> Cut:
         """Return what the cut of source `index` over all tensors, with `density` of them before it, is in this one."""
@@ -101,10 +105,13 @@ class TensorFacts:
         """Return the calibration statistics of source `index`; recipes without are refused before."""
         return self.pool_files.statistics[self.recipe.sources[index]]
 
+    def task_vector(self, index: int, elements: slice | torch.Tensor) -> torch.Tensor:
+        """Return tau of source `index`, of the chosen elements; float32."""
+        return self.sources[index][elements].float() - self._origin[elements].float()
+
     def task_vectors(self, elements: slice | torch.Tensor) -> list[torch.Tensor]:
-        """Return tau_i of the chosen elements, float32, for each source."""
-        origin = self._origin[elements].float()
-        return [source[elements].float() - origin for source in self.sources]
+        """Return tau_i of the chosen elements for each source; float32."""
+        return [self.task_vector(index, elements) for index in range(len(self.sources))]
 
     def all_tensors(self) -> Iterator["TensorFacts"]:
         """Yield these facts for every merged tensor of the pool, from the page cache."""
@@ -112,6 +119,7 @@ class TensorFacts:
             sources = [self._whole(digest, name) for digest in self.recipe.sources]
             base = None if self.recipe.base is None else self._whole(self.recipe.base, name)
             yield replace(self, name=name, shape=tensor.shape, sources=sources, base=base)
+            unmap([*sources, *([] if base is None else [base])])
 
     def remembered(self, what: str, find: Callable[["TensorFacts"], list[float]]) -> list[float]:
         """Return numbers of the whole model, found once for the recipe's sources, base and statistics."""

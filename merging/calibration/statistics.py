@@ -60,6 +60,7 @@ def write_statistics(file: Path, description: Description, tensors: Mapping[str,
     text = json.dumps(description.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     try:
         save_file(dict(tensors), temporary, metadata={METADATA_KEY: text})  # one key: several have no fixed order
+        temporary.chmod(0o644)  # safetensors lets only the owner read
         temporary.replace(file)
     except BaseException:
         temporary.unlink(missing_ok=True)

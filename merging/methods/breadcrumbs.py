@@ -13,8 +13,8 @@ from merging.tensor_facts import TensorFacts
 class Breadcrumbs:
     """theta = theta_0 + scale * sum_i w_i m_i tau_i; m_i is 1 for neither the largest nor the smallest |tau_i|.
 
-    The floor(gamma * n) largest of a tensor are dropped, the next floor(density * n) kept (one at least, unless the
-    density is 0), as far as there are any.
+    The floor(gamma * n) largest of a tensor are dropped, fewer where not enough would be left, and the next
+    floor(density * n) kept.
     """
 
     per_tensor: ClassVar[bool] = True
@@ -39,12 +39,10 @@ class Breadcrumbs:
 
 def breadcrumb_cuts(densities: tuple[float, ...], gamma: float, facts: TensorFacts) -> tuple[list[float], list[int]]:
     """Return thresholds and positions of the cuts above and below what is kept: K of the upper, then K of the lower."""
-    dropped = int(gamma * facts.count)
-    upper = [facts.largest(index, dropped) for index in range(len(densities))]
-    lower = [
-        facts.largest(index, dropped + kept_count(density, facts.count)) for index, density in enumerate(densities)
-    ]
-    cuts = [*upper, *lower]
+    kept = [kept_count(density, facts.count) for density in densities]
+    dropped = [min(int(gamma * facts.count), facts.count - count) for count in kept]
+    reached = [above + count for above, count in zip(dropped, kept, strict=True)]
+    cuts = [*facts.largest(dropped), *facts.largest(reached)]
     return [cut.threshold for cut in cuts], [cut.position for cut in cuts]
 
 

@@ -7,7 +7,7 @@ import torch
 from campaigns.methods import BreadcrumbsTiesMerge, Method
 from merging.methods.breadcrumbs import breadcrumb_cuts, breadcrumbs_of
 from merging.methods.method import Block, Numbers
-from merging.methods.sign_election import elected_sum
+from merging.methods.sign_election import elected_sum, election_flags
 from merging.tensor_facts import TensorFacts
 
 
@@ -18,15 +18,19 @@ class BreadcrumbsTies:
     skips_zero_weights: ClassVar[bool] = False
 
     def numbers(self, method: Method, facts: TensorFacts) -> Numbers:
-        """Return K weights, K upper and K lower thresholds, scale, normalize; K upper and K lower positions."""
+        """Return K weights, K upper and K lower thresholds, scale; K upper and K lower positions."""
         assert isinstance(method, BreadcrumbsTiesMerge)
         thresholds, positions = breadcrumb_cuts(method.densities, method.gamma, facts)
-        return Numbers([*method.weights, *thresholds, method.scale, float(method.normalize)], positions)
+        return Numbers(
+            [*method.weights, *thresholds, method.scale],
+            positions,
+            flags=election_flags(method.weights, method.normalize),
+        )
 
     def formula(self, block: Block) -> torch.Tensor:
         """Return theta_0 + scale * merged, in float32."""
         count = len(block.sources)
-        merged = elected_sum(breadcrumbs_of(block), block.floats, block.floats[3 * count + 1])
+        merged = elected_sum(breadcrumbs_of(block), block.floats, block.flags)
         return block.origin() + merged * block.floats[3 * count]
 
     def verbatim(self, method: Method) -> int | None:

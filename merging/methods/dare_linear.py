@@ -50,6 +50,6 @@ def dare_dropped(block: Block) -> list[torch.Tensor]:
     count = len(block.sources)
     dropped = []
     for index, task_vector in enumerate(block.task_vectors()):
-        kept = block.chances(index) < block.counts[2 * count + index]
+        kept = block.chances(index) < block.counts[2 * count + index].to(torch.int32)
         dropped.append(torch.where(kept, task_vector * block.floats[count + index], 0.0))
     return dropped

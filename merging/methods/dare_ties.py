@@ -7,7 +7,7 @@ import torch
 from campaigns.methods import DareTiesMerge, Method
 from merging.methods.dare_linear import dare_chances, dare_dropped, dare_factors
 from merging.methods.method import Block, Numbers
-from merging.methods.sign_election import elected_sum
+from merging.methods.sign_election import elected_sum, election_flags
 from merging.tensor_facts import TensorFacts
 
 
@@ -18,18 +18,19 @@ class DareTies:
     skips_zero_weights: ClassVar[bool] = False
 
     def numbers(self, method: Method, facts: TensorFacts) -> Numbers:
-        """Return K weights, K factors, scale, normalize; K pairs of keys, K numbers of chances in favour."""
+        """Return K weights, K factors, scale; K pairs of keys, K numbers of chances in favour."""
         assert isinstance(method, DareTiesMerge)
         factors = dare_factors(method.densities, method.rescale)
         return Numbers(
-            [*method.weights, *factors, method.scale, float(method.normalize)],
+            [*method.weights, *factors, method.scale],
             [*facts.random_keys(), *dare_chances(method.densities)],
+            flags=election_flags(method.weights, method.normalize),
         )
 
     def formula(self, block: Block) -> torch.Tensor:
         """Return theta_0 + scale * merged, in float32."""
         count = len(block.sources)
-        merged = elected_sum(dare_dropped(block), block.floats, block.floats[2 * count + 1])
+        merged = elected_sum(dare_dropped(block), block.floats, block.flags)
         return block.origin() + merged * block.floats[2 * count]
 
     def verbatim(self, method: Method) -> int | None:

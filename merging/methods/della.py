@@ -7,7 +7,7 @@ import torch
 from campaigns.methods import DellaMerge, Method
 from merging.methods.della_linear import della_dropped, della_floats
 from merging.methods.method import Block, Numbers
-from merging.methods.sign_election import elected_sum
+from merging.methods.sign_election import elected_sum, election_flags
 from merging.tensor_facts import TensorFacts
 
 
@@ -18,20 +18,22 @@ class Della:
     skips_zero_weights: ClassVar[bool] = False
 
     def numbers(self, method: Method, facts: TensorFacts) -> Numbers:
-        """Return K weights, what dropping needs, scale, normalize; K pairs of keys; K levels."""
+        """Return K weights, what dropping needs, scale; K pairs of keys; K levels; election, rescale."""
         assert isinstance(method, DellaMerge)
-        dropping = della_floats(method.densities, method.epsilon, method.rescale)
+        dropping = della_floats(method.densities, method.epsilon)
         return Numbers(
-            [*method.weights, *dropping, method.scale, float(method.normalize)],
+            [*method.weights, *dropping, method.scale],
             facts.random_keys(),
+            flags=(*election_flags(method.weights, method.normalize), method.rescale),
+            mapped_extras=True,
             extras=[facts.row_ranks(index) for index in range(len(method.weights))],
         )
 
     def formula(self, block: Block) -> torch.Tensor:
         """Return theta_0 + scale * merged, in float32."""
         count = len(block.sources)
-        merged = elected_sum(della_dropped(block), block.floats, block.floats[2 * count + 3])
-        return block.origin() + merged * block.floats[2 * count + 2]
+        merged = elected_sum(della_dropped(block, rescale=block.flags[2]), block.floats, block.flags[:2])
+        return block.origin() + merged * block.floats[2 * count + 1]
 
     def verbatim(self, method: Method) -> int | None:
         """Return -1, the base, when nothing is added to it."""

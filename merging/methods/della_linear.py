@@ -22,18 +22,23 @@ class DellaLinear:
     skips_zero_weights: ClassVar[bool] = False
 
     def numbers(self, method: Method, facts: TensorFacts) -> Numbers:
-        """Return K weights, K lowest probabilities, their step, rescale, scale; K pairs of keys; K levels."""
+        """Return K weights, K lowest probabilities, their step, scale; K pairs of keys; K levels; rescale."""
         assert isinstance(method, DellaLinearMerge)
         return Numbers(
-            [*method.weights, *della_floats(method.densities, method.epsilon, method.rescale), method.scale],
+            [*method.weights, *della_floats(method.densities, method.epsilon), method.scale],
             facts.random_keys(),
+            flags=(method.rescale,),
+            mapped_extras=True,
             extras=[facts.row_ranks(index) for index in range(len(method.weights))],
         )
 
     def formula(self, block: Block) -> torch.Tensor:
         """Return theta_0 + scale * sum, in float32."""
         count = len(block.sources)
-        return block.origin() + weighted_sum(della_dropped(block), block.floats) * block.floats[2 * count + 2]
+        return (
+            block.origin()
+            + weighted_sum(della_dropped(block, rescale=block.flags[0]), block.floats) * block.floats[2 * count + 1]
+        )
 
     def verbatim(self, method: Method) -> int | None:
         """Return -1, the base, when nothing is added to it."""
@@ -41,25 +46,24 @@ class DellaLinear:
         return -1 if method.scale == 0 or not any(method.weights) else None
 
 
-def della_floats(densities: tuple[float, ...], epsilon: float, rescale: bool) -> list[float]:
-    """Return K lowest probabilities, the step from level to level, and whether to rescale.
+def della_floats(densities: tuple[float, ...], epsilon: float) -> list[float]:
+    """Return K lowest probabilities and the step from level to level.
 
     Densities of 0 and 1 stay what they are: nothing is kept, or everything. Their lowest probability is far outside
     [0, 1], so that all levels are.
     """
     outside = {0.0: -2.0, 1.0: 2.0}
     lowest = [outside.get(density, density - epsilon) for density in densities]
-    return [*lowest, 2 * epsilon / (LEVELS - 1), float(rescale)]
+    return [*lowest, 2 * epsilon / (LEVELS - 1)]
 
 
-def della_dropped(block: Block) -> list[torch.Tensor]:
+def della_dropped(block: Block, rescale: bool) -> list[torch.Tensor]:
     """Return m_i tau_i / p_i; floats, counts and extras as `DellaLinear.numbers` gives them."""
     count = len(block.sources)
-    step, rescale = block.floats[2 * count], block.floats[2 * count + 1]
+    step = block.floats[2 * count]
     dropped = []
     for index, task_vector in enumerate(block.task_vectors()):
         probability = (block.floats[count + index] + block.extras[index].float() * step).clamp(0.0, 1.0)
         kept = block.chances(index) < (probability * CHANCES).to(torch.int32)
-        divisor = torch.where((rescale == 0) | ~kept, 1.0, probability)
-        dropped.append(torch.where(kept, task_vector / divisor, 0.0))
+        dropped.append(torch.where(kept, task_vector / probability if rescale else task_vector, 0.0))
     return dropped

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from campaigns.methods import KarcherMerge, Method
-from merging.methods.method import Block, Numbers
-from merging.methods.spherical import Matrix, Vector, as_floats, directions, inverse_lengths, lengths, weighted_vectors
+from merging.methods.method import Block, Numbers, weighted_sum
+from merging.methods.spherical import MIN_LENGTH, Matrix, Vector, as_floats, directions, inverse_lengths, lengths
 from merging.tensor_facts import TensorFacts
 
 
@@ -28,7 +28,7 @@ class Karcher:
 
     def formula(self, block: Block) -> torch.Tensor:
         """Return the weighted sum in float32."""
-        return weighted_vectors(block)
+        return weighted_sum(block.sources, block.floats)
 
     def verbatim(self, method: Method) -> int | None:
         """Return the only source with a weight."""
@@ -55,7 +55,7 @@ def _mean(cosines: Matrix, shares: Vector, max_iterations: int, tolerance: float
 
 def _unit(weights: Vector, cosines: Matrix) -> Vector:
     length = _length(weights, cosines)
-    return weights / length if length > 0 else np.zeros_like(weights)
+    return weights / length if length > MIN_LENGTH * np.abs(weights).sum() else np.zeros_like(weights)
 
 
 def _length(weights: Vector, cosines: Matrix) -> float:

@@ -23,6 +23,10 @@ class Numbers:
     counts: Sequence[int] = ()
     extras: Sequence[torch.Tensor] = field(default=())
     columns: Sequence[torch.Tensor] = field(default=())
+    mapped_extras: bool = False
+    """Whether extras are views of files, which may be unmapped after use."""
+    flags: tuple[bool, ...] = ()
+    """Choices that are made once per merge: a compiled function has none of them left."""
     order: Sequence[int] = ()
     """In what order the formula gets the sources; () leaves them in the recipe's."""
 
@@ -42,6 +46,7 @@ class Block(NamedTuple):
     columns: Sequence[torch.Tensor]
     floats: torch.Tensor
     counts: torch.Tensor
+    flags: tuple[bool, ...]
     start: torch.Tensor
 
     def task_vectors(self) -> list[torch.Tensor]:

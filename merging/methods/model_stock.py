@@ -23,7 +23,7 @@ class ModelStock:
     def numbers(self, method: Method, facts: TensorFacts) -> Numbers:
         """Return K times t / K."""
         assert isinstance(method, ModelStockMerge)
-        cosines = directions(facts.dot_products())
+        cosines = directions(facts.dot_products(facts.recipe.base))
         count = len(cosines)
         if count == 1:
             return Numbers([1.0])

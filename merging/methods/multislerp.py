@@ -7,14 +7,15 @@ import torch
 
 from campaigns.methods import Method, MultiSlerpMerge
 from merging.methods.method import Block, Numbers
-from merging.methods.spherical import as_floats, directions, inverse_lengths, lengths, weighted_vectors
+from merging.methods.spherical import MIN_LENGTH, as_floats, directions, inverse_lengths, lengths, weighted_vectors
 from merging.tensor_facts import TensorFacts
 
 
 class MultiSlerp:
     """(sum_i w_i ||x_i||) * m, m the unit vector along sum_i w_i x_i / ||x_i||; of tau_i where there is a base.
 
-    The mean of the u_i = x_i / ||x_i|| in the tangent space at m, which is often added, is 0: sum_i w_i u_i is along m.
+    Where the directions cancel out, it is 0. The mean of the u_i = x_i / ||x_i|| in the tangent space at m, which is
+    often added, is 0: sum_i w_i u_i is along m.
     """
 
     per_tensor: ClassVar[bool] = True
@@ -23,12 +24,12 @@ class MultiSlerp:
     def numbers(self, method: Method, facts: TensorFacts) -> Numbers:
         """Return the K weights of the vectors."""
         assert isinstance(method, MultiSlerpMerge)
-        products = facts.dot_products()
+        products = facts.dot_products(facts.recipe.base)
         weights = np.array(method.weights)
         if method.normalize:
             weights = weights / weights.sum()
         length = float(np.sqrt(max(weights @ directions(products) @ weights, 0.0)))
-        if length == 0.0:
+        if length <= MIN_LENGTH * float(np.abs(weights).sum()):
             return Numbers(as_floats(np.zeros_like(weights)))
         return Numbers(as_floats(weights * inverse_lengths(products) * (weights @ lengths(products)) / length))
 

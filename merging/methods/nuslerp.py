@@ -22,7 +22,7 @@ class NuSlerp:
         """Return the weights of the two vectors."""
         assert isinstance(method, NuSlerpMerge)
         first, second = method.weights
-        return Numbers(slerp_weights(facts.dot_products(), second / (first + second), MIN_SINE))
+        return Numbers(slerp_weights(facts.dot_products(facts.recipe.base), second / (first + second), MIN_SINE))
 
     def formula(self, block: Block) -> torch.Tensor:
         """Return the weighted sum in float32."""

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 
 from campaigns.methods import Method, ObimMerge
-from merging.magnitudes import Magnitudes
+from merging.magnitudes import SMALLEST, Magnitudes
 from merging.methods.method import Block, Numbers
 from merging.selection import Cut, MagnitudeTable
 from merging.tensor_facts import TensorFacts
@@ -40,12 +40,13 @@ class Obim:
         """Return theta_0 + what each source adds where it was first, in float32."""
         count = len(block.sources)
         task_vectors = block.task_vectors()
-        saliencies = [tau * tau * block.column(index) for index, tau in enumerate(task_vectors)]
+        saliencies = [(tau * tau * block.column(index)).clamp_min(SMALLEST) for index, tau in enumerate(task_vectors)]
         occupied = torch.zeros_like(task_vectors[0]) != 0
         added = torch.zeros_like(task_vectors[0])
         for turn in range(len(block.counts)):
             index = turn % count
             wanted = block.is_within(saliencies[index], block.floats[count + turn], block.counts[turn])
+            wanted = wanted & (task_vectors[index] != 0)
             added = torch.where(wanted & ~occupied, task_vectors[index] * block.floats[index], added)
             occupied = occupied | wanted
         return block.origin() + added
@@ -69,13 +70,15 @@ def _cuts(method: ObimMerge, order: tuple[int, ...], facts: TensorFacts) -> tupl
             taken[index] = share
             thresholds.append(cut.threshold)
             positions.append(cut.position)
-            _occupy(free, saliencies, cut)
+            _occupy(free, facts, index, saliencies, cut)
     return thresholds, positions
 
 
-def _occupy(free: torch.Tensor, saliencies: Magnitudes, cut: Cut) -> None:
+def _occupy(free: torch.Tensor, facts: TensorFacts, index: int, saliencies: Magnitudes, cut: Cut) -> None:
+    """Mark what a turn takes; an element that its source never moved stays free."""
     for start in range(0, len(free), CHUNK_ELEMENTS):
         chunk = slice(start, min(start + CHUNK_ELEMENTS, len(free)))
         found = saliencies.measure(chunk)
         earlier = torch.arange(chunk.start, chunk.stop, device=free.device) < cut.position
-        free[chunk] &= ~((found > cut.threshold) | ((found == cut.threshold) & earlier))
+        wanted = (found > cut.threshold) | ((found == cut.threshold) & earlier)
+        free[chunk] &= ~(wanted & (facts.task_vector(index, chunk) != 0))

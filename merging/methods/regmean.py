@@ -1,5 +1,7 @@
 """RegMean: linear layers whose outputs come nearest to those of all sources on their own inputs (arXiv 2212.09849)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
@@ -16,7 +18,7 @@ class RegMean:
     """W = (sum_i w_i G_i)^-1 sum_i w_i G_i W_i, G_i = X_i^T X_i / n (arXiv 2212.09849, eq. 2), per linear layer.
 
     Off-diagonal elements of G_i are multiplied by alpha. Tensors without inputs get the weighted mean. Each layer is
-    solved as a whole in float64, on the CPU whatever the device.
+    solved as a whole in float64, on one CPU thread whatever the device: its bits are those of the machine's LAPACK.
     """
 
     per_tensor: ClassVar[bool] = True
@@ -47,16 +49,39 @@ class RegMean:
 def _solution(facts: TensorFacts, grams: list[torch.Tensor], shares: list[float], alpha: float) -> torch.Tensor:
     """Return W, flat, in float32: the mean, changed as far as inputs tell."""
     is_transposed = facts.statistics(0).input_axis(facts.name) == 1
-    weights = [source.cpu().double().view(facts.shape) for source in facts.sources]
-    columns = [weight.T if is_transposed else weight for weight in weights]  # inputs x outputs
-    mean = torch.stack([column * share for column, share in zip(columns, shares, strict=True)]).sum(0)
-    left = torch.zeros(grams[0].shape, dtype=torch.float64)
-    right = torch.zeros_like(mean)
-    for gram, share, column in zip(grams, shares, columns, strict=True):
-        diagonal = gram.double().diagonal()
-        scaled = (gram.double() - diagonal.diag()) * alpha + diagonal.diag()
-        left += scaled * share
-        right += scaled @ (column - mean) * share
-    left.diagonal().add_(RIDGE * float(left.diagonal().mean()) or 1.0)
-    found: torch.Tensor = mean + torch.linalg.solve(left, right)
+
+    def inputs_by_outputs(source: torch.Tensor) -> torch.Tensor:
+        weight = source.cpu().double().view(facts.shape)
+        return weight.T if is_transposed else weight
+
+    with one_thread():  # how many threads share a product decides its last bits
+        mean = sum_of(inputs_by_outputs(source) * share for source, share in zip(facts.sources, shares, strict=True))
+        left = torch.zeros(grams[0].shape, dtype=torch.float64)
+        right = torch.zeros_like(mean)
+        for gram, share, source in zip(grams, shares, facts.sources, strict=True):
+            diagonal = gram.double().diagonal()
+            scaled = (gram.double() - diagonal.diag()) * alpha + diagonal.diag()
+            left += scaled * share
+            right += scaled @ (inputs_by_outputs(source) - mean) * share
+        left.diagonal().add_(RIDGE * float(left.diagonal().mean()) or 1.0)
+        found: torch.Tensor = mean + torch.linalg.solve(left, right)
     return (found.T if is_transposed else found).contiguous().view(-1).float()
+
+
+def sum_of(terms: Iterator[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of tensors of which only one is there at a time."""
+    found = next(terms).clone()
+    for term in terms:
+        found += term
+    return found
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch work on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

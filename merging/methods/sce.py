@@ -7,14 +7,14 @@ import torch
 
 from campaigns.methods import Method, SceMerge
 from merging.dot_products import LANES, sums
-from merging.magnitudes import Magnitudes
+from merging.magnitudes import SMALLEST, Magnitudes
 from merging.methods.method import Block, Numbers
-from merging.methods.sign_election import MIN_DIVISOR, total
+from merging.methods.sign_election import total
 from merging.selection import ALL, Cut, MagnitudeTable
 from merging.tensor_facts import TensorFacts
 
-SMALLEST = 1.401298464324817e-45
-"""The smallest float32 above 0."""
+ABOVE_ZERO = 1.401298464324817e-45
+"""The smallest float32 that is not 0."""
 
 
 class Sce:
@@ -46,7 +46,7 @@ class Sce:
         weights = [torch.where(agrees, block.floats[i], 0.0) for i, agrees in enumerate(agreeing)]
         divisor = total(weights)
         merged = total([tau * weight for tau, weight in zip(task_vectors, weights, strict=True)])
-        merged = merged / torch.where(divisor < MIN_DIVISOR, 1.0, divisor)
+        merged = merged / (divisor + SMALLEST)
         return block.origin() + merged * block.floats[count + 1]
 
     def verbatim(self, method: Method) -> int | None:
@@ -67,7 +67,7 @@ def _cut(top_fraction: float, facts: TensorFacts) -> Cut:
         return ALL
     variances = Magnitudes(lambda elements: variance(facts.task_vectors(elements)), facts.count, facts.device)
     table = MagnitudeTable.of(variances)
-    varying = facts.count - sum(int(torch.count_nonzero(m)) for _, m in variances.members(0.0, SMALLEST))
+    varying = facts.count - sum(int(torch.count_nonzero(m)) for _, m in variances.members(0.0, ABOVE_ZERO))
     return table.largest(int(top_fraction * varying), variances)
 
 

@@ -5,8 +5,8 @@ from typing import ClassVar
 import torch
 
 from campaigns.methods import Method, SlerpMerge
-from merging.methods.method import Block, Numbers
-from merging.methods.spherical import slerp_weights, weighted_vectors
+from merging.methods.method import Block, Numbers, weighted_sum
+from merging.methods.spherical import slerp_weights
 from merging.tensor_facts import TensorFacts
 
 MIN_SINE = 0.0316187  # |cos a| above 0.9995: interpolated along the chord, as merge tools commonly do
@@ -25,7 +25,7 @@ class Slerp:
 
     def formula(self, block: Block) -> torch.Tensor:
         """Return the weighted sum in float32."""
-        return weighted_vectors(block)
+        return weighted_sum(block.sources, block.floats)
 
     def verbatim(self, method: Method) -> int | None:
         """Return the first source for t = 0, the second for t = 1."""

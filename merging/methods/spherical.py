@@ -12,6 +12,8 @@ import torch
 
 from merging.methods.method import Block, weighted_sum
 
+MIN_LENGTH = 1e-6
+"""Directions whose weighted sum is shorter than this share of their weights cancel out: what is left is rounding."""
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 

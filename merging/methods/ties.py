@@ -6,7 +6,7 @@ import torch
 
 from campaigns.methods import Method, TiesMerge
 from merging.methods.method import Block, Numbers
-from merging.methods.sign_election import elected_sum
+from merging.methods.sign_election import elected_sum, election_flags
 from merging.selection import Cut, kept_count
 from merging.tensor_facts import TensorFacts
 
@@ -22,13 +22,14 @@ class Ties:
     skips_zero_weights: ClassVar[bool] = False
 
     def numbers(self, method: Method, facts: TensorFacts) -> Numbers:
-        """Return K weights, K thresholds, scale, normalize; K positions; K columns of energies when by saliency."""
+        """Return K weights, K thresholds, scale; K positions; K columns of energies when by saliency."""
         assert isinstance(method, TiesMerge)
-        cuts = [_cut(method, facts, index) for index in range(len(method.weights))]
-        floats = [*method.weights, *(cut.threshold for cut in cuts), method.scale, float(method.normalize)]
+        cuts = _cuts(method, facts)
+        floats = [*method.weights, *(cut.threshold for cut in cuts), method.scale]
+        flags = election_flags(method.weights, method.normalize)
         by_saliency = method.trim_by == "saliency"
         columns = [facts.input_energies(index) for index in range(len(cuts))] if by_saliency else []
-        return Numbers(floats, [cut.position for cut in cuts], columns=columns)
+        return Numbers(floats, [cut.position for cut in cuts], columns=columns, flags=flags)
 
     def formula(self, block: Block) -> torch.Tensor:
         """Return theta_0 + scale * merged, in float32."""
@@ -38,7 +39,7 @@ class Ties:
             size = task_vector * task_vector * block.column(index) if block.columns else task_vector.abs()
             kept = block.is_within(size, block.floats[count + index], block.counts[index])
             trimmed.append(torch.where(kept, task_vector, 0.0))
-        merged = elected_sum(trimmed, block.floats, block.floats[2 * count + 1])
+        merged = elected_sum(trimmed, block.floats, block.flags)
         return block.origin() + merged * block.floats[2 * count]
 
     def verbatim(self, method: Method) -> int | None:
@@ -47,9 +48,10 @@ class Ties:
         return -1 if method.scale == 0 or not any(method.weights) or not any(method.densities) else None
 
 
-def _cut(method: TiesMerge, facts: TensorFacts, index: int) -> Cut:
-    density = method.densities[index]
+def _cuts(method: TiesMerge, facts: TensorFacts) -> list[Cut]:
     if method.trim == "global":
-        return facts.largest_of_model(index, density)
-    count = kept_count(density, facts.count)
-    return facts.most_salient(index, count) if method.trim_by == "saliency" else facts.largest(index, count)
+        return [facts.largest_of_model(index, density) for index, density in enumerate(method.densities)]
+    counts = [kept_count(density, facts.count) for density in method.densities]
+    if method.trim_by == "saliency":
+        return [facts.most_salient(index, count) for index, count in enumerate(counts)]
+    return facts.largest(counts)

@@ -8,11 +8,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter
 
 from campaigns.pools import Checkpoint, Pool, Statistics
-from campaigns.spaces import Space
-from search_spaces import MethodMap
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "method_comparison.py"
 
@@ -58,15 +55,15 @@ def test_equal_merges_differ_by_nothing_for_certain():
 
 
 @pytest.mark.parametrize("entrant", comparison.entrants(COUNT, 0), ids=lambda entrant: entrant.name)
-def test_the_recommended_point_has_the_recommended_numbers(entrant, pool):
-    space = MethodMap(TypeAdapter(Space).validate_python(entrant.space), pool)
-    candidate = space.candidate(comparison.recommended_point(space, entrant.recommended))
+def test_the_usual_point_has_the_usual_numbers(entrant, pool):
+    space = entrant.map_over(pool)
+    candidate = space.candidate(comparison.usual_point(space, entrant.usual))
     method = candidate.recipe.method.model_dump()
-    for name, number in entrant.recommended.items():
+    for name, number in entrant.usual.items():
         if name in ("weight", "density"):
             found = method["weights" if name == "weight" else "densities"]
             assert found == pytest.approx((number,) * COUNT)
         else:
             assert method[name] == pytest.approx(number)
-    if not entrant.recommended and "weights" in method:
+    if not entrant.usual and "weights" in method:
         assert method["weights"] == pytest.approx((1 / COUNT,) * COUNT)

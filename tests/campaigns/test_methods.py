@@ -122,7 +122,14 @@ def test_the_order_of_obim_may_be_any():
     assert ObimMerge(weights=W, densities=W, order=(1, 0)).order == (1, 0)
 
 
-@pytest.mark.parametrize("noun", [FisherMerge, RegMeanMerge])
+@pytest.mark.parametrize("noun", [MultiSlerpMerge, KarcherMerge, FisherMerge, RegMeanMerge])
+def test_weights_that_are_divided_by_their_sum_have_one(noun):
+    with pytest.raises(ValidationError, match="must not sum to zero"):
+        noun(weights=(0.0, 0.0))
+    assert noun(weights=(0.0, 1.0)).weights == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("noun", [KarcherMerge, FisherMerge, RegMeanMerge])
 def test_weights_of_means_are_not_negative(noun):
     with pytest.raises(ValidationError, match="greater than or equal to 0"):
         noun(weights=(1.0, -0.1))

@@ -11,7 +11,7 @@ from typer.main import get_command
 from campaigns.inventory import Inventory, resolve
 from campaigns.merge_config import METHODS as METHOD_NOUNS
 from campaigns.merge_config import parse_merge_config
-from campaigns.spaces import OneMethod
+from campaigns.spaces import OneMethod, SparseSpace
 from campaigns.spec import parse_spec
 from evaluators.inventory import offered_tasks
 from mergefront.cli import app
@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 METHODS_PAGE = (ROOT / "docs" / "methods.md").read_text()
 POOLS_PAGE = (ROOT / "docs" / "pools.md").read_text()
+SPACES = {space.model_fields["kind"].default: space for space in get_args(get_args(OneMethod)[0])}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -67,7 +68,7 @@ def test_every_method_has_a_section_a_row_a_file_and_a_space(kind):
     assert f"\n| [`{kind}`](#{kind}) | " in METHODS_PAGE
     assert f"`{kind}`" in README
     assert (ROOT / "merging" / "methods" / f"{kind}.py").is_file()
-    assert kind in {space.model_fields["kind"].default for space in get_args(get_args(OneMethod)[0])}
+    assert kind in SPACES
 
 
 def test_every_section_about_a_method_says_the_same_things():
@@ -86,6 +87,17 @@ def test_the_row_of_a_method_names_its_parameters_and_needs(kind):
     _, needs, parameters = (cell.strip() for cell in row.split("|"))
     assert re.findall(r"\w+", parameters) == [name for name in noun.model_fields if name != "kind"]
     assert ("base" in needs and "optional" not in needs) == noun.needs_base
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_the_section_of_a_method_has_the_bounds_of_its_space(kind):
+    [section] = re.findall(rf"\n### {kind}\n(.*?)(?:\n##|\Z)", METHODS_PAGE, re.DOTALL)
+    space = SPACES[kind]()
+    searched = {name: value for name, value in space.numbers().items() if isinstance(value, tuple)}
+    if isinstance(space, SparseSpace):
+        searched["densities"] = space.densities.bounds
+    for name, (low, high) in searched.items():
+        assert f"{name} in [{low:g}, {high:g}]" in " ".join(section.split())
 
 
 def test_the_files_that_the_architecture_page_names_are_there():

@@ -1,4 +1,4 @@
-"""Tiny checkpoints: Llama models of about 50 thousand parameters with a real fast tokenizer, and pools of any tensors."""
+"""Tiny checkpoints: Llama models of about 50 thousand parameters with a real fast tokenizer; pools of any tensors."""
 
 import json
 import sys
@@ -168,7 +168,7 @@ def save_statistics(path: Path, digest: str, grams: Tensors, fisher: Tensors) ->
         tensors=described,
     )
     tensors = {f"gram/{name}": gram for name, gram in grams.items()}
-    tensors |= {f"gram_diagonal/{name}": gram.diagonal().contiguous() for name, gram in grams.items()}
+    tensors |= {f"gram_diagonal/{name}": gram.diagonal().clone() for name, gram in grams.items()}
     write_statistics(path, description, tensors | {f"fisher/{name}": values for name, values in fisher.items()})
     return str(path)
 

@@ -7,7 +7,7 @@ the merge should be before it is rounded.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,7 @@ def task_arithmetic(method: Any, tensor: Inputs) -> Expected:
 
 
 def slerp(method: Any, tensor: Inputs) -> Expected:
-    """Along the chord for |cos| > 0.9995."""
+    """Over the sources themselves, base or not; along the chord for |cos| > 0.9995."""
     first, second = (source.astype(np.float64) for source in tensor.sources)
     return between(first, second, method.t, math.sqrt(1 - 0.9995**2))
 
@@ -102,7 +102,7 @@ def slerp(method: Any, tensor: Inputs) -> Expected:
 def nuslerp(method: Any, tensor: Inputs) -> Expected:
     """Along the chord where the angle has next to no sine."""
     first, second = tensor.vectors
-    merged = between(first, second, method.weights[1] / (method.weights[0] + method.weights[1]), 1e-8)
+    merged = between(first, second, method.weights[1] / (method.weights[0] + method.weights[1]), 1e-4)
     return merged if tensor.base is None else added(tensor, 1.0, merged)
 
 
@@ -120,7 +120,8 @@ def multislerp(method: Any, tensor: Inputs) -> Expected:
 
 
 def karcher(method: Any, tensor: Inputs) -> Expected:
-    """Gradient descent to the m with sum_i a_i log_m(u_i) = 0, over the vectors themselves."""
+    """Gradient descent to the m with sum_i a_i log_m(u_i) = 0, over the sources themselves, base or not."""
+    tensor = replace(tensor, base=None)
     weights = np.array(method.weights) / sum(method.weights)
     units = [unit(vector) for vector in tensor.vectors]
     mean = unit(sum(w * u for w, u in zip(weights, units, strict=True)))
@@ -234,7 +235,7 @@ def sce(method: Any, tensor: Inputs) -> Expected:
         agreeing = [np.where(positive, tau > 0, tau < 0) for tau in taus]
         divisor = sum(share * agrees for share, agrees in zip(shares, agreeing, strict=True))
         merged = sum(share * tau * agrees for share, tau, agrees in zip(shares, taus, agreeing, strict=True))
-        return merged / np.where(divisor < 1e-8, 1.0, divisor)
+        return merged / np.where(divisor == 0, 1.0, divisor)
 
     values, others = erased(total >= 0), erased(total < 0)
     close = np.abs(total) <= CLOSE * size
@@ -248,9 +249,11 @@ def emr(method: Any, tensors: Mapping[str, Inputs]) -> dict[str, Expected]:
         return {name: added(tensor, 1.0, unified[name]) for name, tensor in tensors.items()}
     own = {name: tensor.task_vectors[method.task] for name, tensor in tensors.items()}
     masked = {
-        name: Expected(np.where(own[name] * found.values > 0, found.values, 0.0), found.size, np.where(
-            own[name] * found.others > 0, found.others, 0.0
-        ))
+        name: Expected(
+            np.where(own[name] * found.values > 0, found.values, 0.0),
+            found.size,
+            np.where(own[name] * found.others > 0, found.others, 0.0),
+        )
         for name, found in unified.items()
     }
     left = sum(float(np.sum(np.abs(found.values))) for found in masked.values())
@@ -268,16 +271,22 @@ def unify(tensor: Inputs) -> Expected:
 
 
 def fisher(method: Any, tensors: Mapping[str, Inputs]) -> dict[str, Expected]:
-    """sum_i w_i f_i theta_i / sum_i w_i f_i; f_i in units of its norm over the model, at least the floor."""
+    """sum_i w_i f_i theta_i / sum_i w_i f_i; f_i in units of its norm over the model, at least the floor; 1 if unknown."""
     norms = []
     for index in range(len(method.weights)):
-        norms.append(math.sqrt(sum(np.sum(t.fisher[index].astype(np.float64) ** 2) for t in tensors.values() if t.fisher)))
+        norms.append(
+            math.sqrt(sum(np.sum(t.fisher[index].astype(np.float64) ** 2) for t in tensors.values() if t.fisher))
+        )
     merged = {}
     for name, tensor in tensors.items():
-        found = tensor.fisher or [np.ones(tensor.sources[0].shape)] * len(norms)
         shares = [
-            w * np.maximum(f.astype(np.float64) / norm, method.floor)
-            for w, f, norm in zip(method.weights, found, norms, strict=True)
+            w
+            * (
+                np.maximum(tensor.fisher[index].astype(np.float64) / norms[index], method.floor)
+                if tensor.fisher
+                else 1.0
+            )
+            for index, w in enumerate(method.weights)
         ]
         whole = weighted(shares, [source.astype(np.float64) for source in tensor.sources])
         merged[name] = sure(whole.values / sum(shares), 2 * whole.size / sum(shares))
@@ -299,7 +308,10 @@ def regmean(method: Any, tensor: Inputs) -> Expected:
 
 
 def obim(method: Any, tensor: Inputs) -> Expected:
-    """Source by source, round by round: the most salient of the elements that nobody has yet, by tau^2 diag(X X^T)."""
+    """Source by source, round by round: the most salient of the elements that nobody has yet, by tau^2 diag(X X^T).
+
+    Saliencies below the smallest normal float32 are equal. What a source never moved counts, but stays free.
+    """
     count = tensor.origin.size
     order = method.order or range(len(method.weights))
     free = np.ones(count, dtype=bool)
@@ -309,11 +321,12 @@ def obim(method: Any, tensor: Inputs) -> Expected:
         for index in order:
             tau = tensor.float32_task_vectors[index]
             saliency = np.asarray(tau * tau * tensor.energies[index], np.float32).reshape(-1)
+            saliency = np.maximum(saliency, np.finfo(np.float32).tiny)
             share = math.floor(method.densities[index] * count) * number // method.rounds
             places = np.flatnonzero(free)
             best = places[np.argsort(-saliency[places], kind="stable")[: share - taken[index]]]
             taken[index] = share
-            free[best] = False
+            free[best] = tau.reshape(-1)[best] == 0
             merged[best] = method.weights[index] * tensor.task_vectors[index].reshape(-1)[best]
     merged = merged.reshape(tensor.origin.shape)
     return added(tensor, 1.0, sure(merged, np.abs(merged)))
@@ -374,14 +387,13 @@ def largest(sizes: Array, count: int) -> Array:
 
 
 def crumbs(method: Any, tensor: Inputs) -> list[Array]:
-    """Return the task vectors without their largest gamma, and of the rest just the next density."""
+    """Return the task vectors without their largest gamma, as far as density allows, and then just the next density."""
     kept = []
-    for tau, exact, density in zip(
-        tensor.float32_task_vectors, tensor.task_vectors, method.densities, strict=True
-    ):
+    for tau, exact, density in zip(tensor.float32_task_vectors, tensor.task_vectors, method.densities, strict=True):
         order = np.argsort(-np.abs(tau).reshape(-1), kind="stable")
-        outliers = math.floor(method.gamma * tau.size)
-        kept.append(exact * chosen(order[outliers : outliers + count_of(density, tau.size)], tau.shape))
+        count = count_of(density, tau.size)
+        outliers = min(math.floor(method.gamma * tau.size), tau.size - count)
+        kept.append(exact * chosen(order[outliers : outliers + count], tau.shape))
     return kept
 
 
@@ -403,12 +415,13 @@ def by_chance(method: Any, tensor: Inputs, probabilities: Sequence[Array]) -> tu
 
 
 def della_probabilities(method: Any, tensor: Inputs) -> list[Array]:
-    """density -+ epsilon by the level, 0 to 255, of |tau| in its row; 0 and 1 stay what they are."""
+    """density -+ epsilon by the level, 255 r / (d - 1), of |tau| in its row, 128 in rows of one; 0 and 1 stay."""
     found = []
     for tau, density in zip(tensor.float32_task_vectors, method.densities, strict=True):
         rows = np.abs(tau).reshape(-1, tau.shape[-1] if tau.ndim else 1)
         ranks = np.argsort(np.argsort(rows, axis=1, kind="stable"), axis=1, kind="stable")
-        levels = ranks * 256 // rows.shape[1]
+        steps = rows.shape[1] - 1
+        levels = np.floor(255 * ranks / steps + 0.5) if steps else ranks * 0 + 128
         grown = np.clip(density - method.epsilon + 2 * method.epsilon * levels / 255, 0.0, 1.0)
         found.append((grown if 0 < density < 1 else np.full(rows.shape, density)).reshape(tau.shape))
     return found
@@ -421,11 +434,17 @@ def elected(method: Any, tensor: Inputs, dropped: Sequence[Array]) -> Expected:
     values, found_size = agreeing_sum(method, terms, total >= 0)
     others, other_size = agreeing_sum(method, terms, total < 0)
     close = (np.abs(total) <= CLOSE * size) & (size > 0)
-    found = Expected(values, np.where(close, np.maximum(found_size, other_size), found_size), np.where(close, others, values))
+    found = Expected(
+        values, np.where(close, np.maximum(found_size, other_size), found_size), np.where(close, others, values)
+    )
     return added(tensor, method.scale, found)
 
 
 def agreeing_sum(method: Any, terms: Sequence[Array], positive: Array) -> tuple[Array, Array]:
+    """Return the sum, or the weighted mean, of the terms of a sign, and its size.
+
+    Of weights that may cancel out, a sum of at most 1e-6 of their absolute sum is none to divide by.
+    """
     agreeing = [np.where(positive, term > 0, term < 0) for term in terms]
     merged = sum(np.where(agrees, term, 0.0) for agrees, term in zip(agreeing, terms, strict=True))
     size = sum(np.where(agrees, np.abs(term), 0.0) for agrees, term in zip(agreeing, terms, strict=True))
@@ -434,7 +453,9 @@ def agreeing_sum(method: Any, terms: Sequence[Array], positive: Array) -> tuple[
     weights = list(zip(agreeing, method.weights, strict=True))
     divisor = sum(np.where(agrees, weight, 0.0) for agrees, weight in weights)
     spread = sum(np.where(agrees, abs(weight), 0.0) for agrees, weight in weights)
-    divisor = np.where(np.abs(divisor) < 1e-8, 1.0, divisor)
+    may_cancel = min(method.weights) < 0 < max(method.weights)
+    smallest = 1e-6 * sum(map(abs, method.weights)) if may_cancel else 0.0
+    divisor = np.where(np.abs(divisor) <= smallest, 1.0, divisor)
     return merged / divisor, size / np.abs(divisor) * (1 + spread / np.abs(divisor))
 
 

@@ -29,6 +29,16 @@ def test_products_are_as_near_as_float64_gets() -> None:
     assert np.array_equal(found, found.T)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_of_differences_are_those_of_float32_task_vectors(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(4)
+    origin = torch.randn(LANES + 77, generator=generator).to(dtype)
+    tensors = [(origin.float() + torch.randn(len(origin), generator=generator) / 100).to(dtype) for _ in range(3)]
+    task_vectors = [tensor.float() - origin.float() for tensor in tensors]
+    assert np.array_equal(dot_products(tensors, origin), dot_products(task_vectors))
+    assert not dot_products([origin, tensors[0]], origin)[0].any()
+
+
 def test_equal_tensors_have_equal_products() -> None:
     """So task vectors of sources that are the base have length 0, not nearly 0."""
     one = torch.randn(40_001, generator=torch.Generator().manual_seed(2))

@@ -1,5 +1,6 @@
 """What merge methods promise: copies bit for bit, what equals what, how much is kept, and how chance averages out."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -186,7 +187,12 @@ def test_della_that_drops_all_leaves_the_base(merged: MergeTensors, make: Any) -
 
 @pytest.mark.parametrize(
     "method",
-    [SlerpMerge(t=0.0), NuSlerpMerge(weights=(2.0, 0.0)), MultiSlerpMerge(weights=(0.4, 0.0)), KarcherMerge(weights=(3.0, 0.0))],
+    [
+        SlerpMerge(t=0.0),
+        NuSlerpMerge(weights=(2.0, 0.0)),
+        MultiSlerpMerge(weights=(0.4, 0.0)),
+        KarcherMerge(weights=(3.0, 0.0)),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("has_base", [False, True])
@@ -239,7 +245,9 @@ def test_keeping_everything_is_the_election_alone_bit_for_bit(merged: MergeTenso
         summed, divisor = summed + torch.where(agrees, term, 0.0), divisor + torch.where(agrees, weight, 0.0)
     expected = base + (summed / divisor if normalize else summed)
     for make in (TiesMerge, DareTiesMerge, DellaMerge, BreadcrumbsTiesMerge):
-        method = make(weights=W, densities=ONE, normalize=normalize, **({"gamma": 0.0} if make is BreadcrumbsTiesMerge else {}))
+        method = make(
+            weights=W, densities=ONE, normalize=normalize, **({"gamma": 0.0} if make is BreadcrumbsTiesMerge else {})
+        )
         assert torch.equal(merged(method, sources, base), expected), make
 
 
@@ -281,7 +289,14 @@ def test_a_global_trim_keeps_its_density_of_the_model(
 
 @pytest.mark.parametrize(
     "density, gamma, dropped, kept",
-    [(0.9, 0.01, 4, 432), (0.5, 0.3, 144, 240), (1.0, 0.0, 0, 481), (0.9, 0.5, 240, 241), (1e-6, 0.1, 48, 1), (0.5, 1.0, 481, 0)],
+    [
+        (0.9, 0.01, 4, 432),
+        (0.5, 0.3, 144, 240),
+        (1.0, 0.0, 0, 481),
+        (0.9, 0.5, 49, 432),
+        (1e-6, 0.1, 48, 1),
+        (0.5, 1.0, 241, 240),
+    ],
 )
 def test_breadcrumbs_drop_the_largest_and_keep_the_next(
     merged: MergeTensors, density: float, gamma: float, dropped: int, kept: int
@@ -328,7 +343,9 @@ def test_the_karcher_mean_balances_its_logarithms(merged: MergeTensors, has_base
     method = KarcherMerge(weights=(1.0, 2.0, 3.0), max_iterations=500, tolerance=1e-12)
     found = merged(method, sources, base).double()
     lengths = [float(source.double().norm()) for source in sources]
-    assert float(found.norm()) == pytest.approx(sum(w * n for w, n in zip((1, 2, 3), lengths, strict=True)) / 6, rel=1e-6)
+    assert float(found.norm()) == pytest.approx(
+        sum(w * n for w, n in zip((1, 2, 3), lengths, strict=True)) / 6, rel=1e-6
+    )
     mean = found / found.norm()
     balance = torch.zeros_like(mean)
     for weight, source, length in zip((1, 2, 3), sources, lengths, strict=True):
@@ -349,6 +366,27 @@ def test_opposite_task_vectors_do_not_blow_up(merged: MergeTensors, size: float)
         assert float((found - base).norm()) <= 2 * float(tau.norm())
 
 
+@pytest.mark.parametrize("make", [TiesMerge, DareTiesMerge, DellaMerge, BreadcrumbsTiesMerge])
+@pytest.mark.parametrize("weights", [(0.3, 0.6, -0.9), (1.0, -0.3, -0.7)])
+def test_weights_that_cancel_out_do_not_blow_up(merged: MergeTensors, make: Any, weights: tuple[float, ...]) -> None:
+    """In float32 they add up to a rounding error, not to 0; all sources agree, so the sum is taken as it is."""
+    sizes = [torch.tensor([1.0, 2.0, 3.0]), torch.ones(3), torch.ones(3)]
+    sources = [size * math.copysign(1, weight) for size, weight in zip(sizes, weights, strict=True)]
+    options = {"gamma": 0.0} if make is BreadcrumbsTiesMerge else {}
+    method = make(weights=weights, densities=ONE, normalize=True, **options)
+    expected = sum(weight * source.double() for weight, source in zip(weights, sources, strict=True))
+    found = merged(method, sources, torch.zeros(3))
+    assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method", [SlerpMerge(t=0.3), KarcherMerge(weights=(0.4, 0.6))], ids=lambda method: str(method.kind)
+)
+def test_means_of_directions_are_over_the_sources_whatever_the_base(merged: MergeTensors, method: Any) -> None:
+    sources, base = tuned_tensors(9, 2, (20, 15))
+    assert bits(merged(method, sources, base)) == bits(merged(method, sources))
+
+
 def test_emr_of_a_task_keeps_its_signs_and_its_length(merged: MergeTensors) -> None:
     sources, base = tuned_tensors(6, 3, (30, 20))
     for task, source in enumerate(sources):
@@ -357,9 +395,7 @@ def test_emr_of_a_task_keeps_its_signs_and_its_length(merged: MergeTensors) -> N
         assert float(found.abs().sum()) == pytest.approx(float(tau.abs().sum()), rel=1e-4)
 
 
-def test_obim_gives_each_element_to_one_source(
-    tensor_pool: MakePool, merge: Merge, recipe_of: MakeRecipe
-) -> None:
+def test_obim_gives_each_element_to_one_source(tensor_pool: MakePool, merge: Merge, recipe_of: MakeRecipe) -> None:
     generator = torch.Generator().manual_seed(7)
     base = torch.zeros(40, 10)
     taus = [torch.randn(40, 10, generator=generator) for _ in range(3)]
@@ -451,9 +487,7 @@ def test_seeds_draw_anew_and_one_seed_draws_the_same(ones: PoolFiles, merge: Mer
     assert not torch.equal(first, other)
 
 
-def test_masks_do_not_depend_on_the_other_sources(
-    tensor_pool: MakePool, merge: Merge, recipe_of: MakeRecipe
-) -> None:
+def test_masks_do_not_depend_on_the_other_sources(tensor_pool: MakePool, merge: Merge, recipe_of: MakeRecipe) -> None:
     """A source's mask is its own: with which others it is merged, and in what order, is nothing to it."""
     sources, base = tuned_tensors(9, 3, (20, 30))
     files = tensor_pool([{"t": source} for source in sources], {"t": base})

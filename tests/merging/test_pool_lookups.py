@@ -60,7 +60,7 @@ def lookups(cache: Path) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (cache / "lookups").glob(PATTERN)}
 
 
-def test_tables_tell_every_magnitude(pool: Pool) -> None:
+def test_tables_count_every_magnitude(pool: Pool) -> None:
     files = PoolFiles(pool)
     assert pool.base is not None
     for source in pool.checkpoints:
@@ -68,9 +68,10 @@ def test_tables_tell_every_magnitude(pool: Pool) -> None:
             theta, origin = (files.checkpoints[c.digest].tensor(name).float() for c in (source, pool.base))
             sizes = (theta - origin).abs().flatten().numpy()
             table = files.lookups.magnitudes(source.digest, pool.base.digest, name)
-            assert table.shift == 0
-            found = np.repeat(table.prefixes, table.counts).astype(np.int32).view(np.float32)
-            assert np.array_equal(found, np.sort(sizes))
+            assert (table.shift > 0) == (name == "a")
+            prefixes, counts = np.unique(sizes.view(np.int32) >> table.shift, return_counts=True)
+            assert table.prefixes.tolist() == prefixes[::-1].tolist()
+            assert table.upto.tolist() == np.cumsum(counts[::-1]).tolist()
 
 
 def test_ranks_are_those_of_rows(pool: Pool) -> None:
@@ -82,7 +83,9 @@ def test_ranks_are_those_of_rows(pool: Pool) -> None:
         rows = (theta.float() - origin.float()).abs().view(-1, columns)
         ranks = rows.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
         found = files.lookups.row_ranks(pool.checkpoints[0].digest, pool.base.digest, name)
-        assert found.tolist() == (ranks * LEVELS // columns).flatten().tolist()
+        steps = columns - 1
+        levels = (2 * (LEVELS - 1) * ranks + steps) // (2 * steps) if steps else torch.full_like(ranks, LEVELS // 2)
+        assert found.tolist() == levels.flatten().tolist()
 
 
 def test_dot_products_are_those_of_the_tensors(pool: Pool) -> None:
@@ -90,7 +93,19 @@ def test_dot_products_are_those_of_the_tensors(pool: Pool) -> None:
     digests = [c.digest for c in pool.checkpoints]
     for name in files.template.merged_tensors:
         stacked = torch.stack([files.checkpoints[digest].tensor(name).double().flatten() for digest in digests])
-        np.testing.assert_allclose(files.lookups.dot_products(digests, name), stacked @ stacked.T, rtol=1e-12)
+        np.testing.assert_allclose(files.lookups.dot_products(digests, None, name), stacked @ stacked.T, rtol=1e-12)
+
+
+def test_dot_products_over_a_base_are_those_of_float32_task_vectors(pool: Pool) -> None:
+    files = PoolFiles(pool)
+    assert pool.base is not None
+    digests, base = [c.digest for c in pool.checkpoints], pool.base.digest
+    for name in files.template.merged_tensors:
+        origin = files.checkpoints[base].tensor(name).float().flatten()
+        sources = [files.checkpoints[digest].tensor(name).float().flatten() for digest in digests]
+        stacked = torch.stack([(source - origin).double() for source in sources])
+        found = files.lookups.dot_products(digests, base, name)
+        np.testing.assert_allclose(found, stacked @ stacked.T, rtol=1e-12, atol=1e-15)
 
 
 def test_a_second_object_finds_everything(
@@ -106,10 +121,22 @@ def test_a_second_object_finds_everything(
     assert lookups(cache) == found
 
 
+def test_a_cache_that_is_only_read_needs_no_locks(pool: Pool, cache: Path, merge: Merge, recipe_of: MakeRecipe) -> None:
+    """Who may do anything, as root may, leaves no lock either."""
+    expected, folder = merged(PoolFiles(pool), merge, recipe_of), cache / "lookups"
+    for lock in folder.glob("*.lock"):
+        lock.unlink()
+    files = sorted(folder.iterdir())
+    folder.chmod(0o555)
+    try:
+        assert merged(PoolFiles(pool, cache), merge, recipe_of) == expected
+        assert sorted(folder.iterdir()) == files
+    finally:
+        folder.chmod(0o755)
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "noise", "gone"])
-def test_a_spoilt_file_is_made_again(
-    pool: Pool, cache: Path, merge: Merge, recipe_of: MakeRecipe, damage: str
-) -> None:
+def test_a_spoilt_file_is_made_again(pool: Pool, cache: Path, merge: Merge, recipe_of: MakeRecipe, damage: str) -> None:
     expected = merged(PoolFiles(pool), merge, recipe_of)
     whole = {path: path.read_bytes() for path in (cache / "lookups").glob(PATTERN)}
     for path, content in whole.items():
@@ -126,7 +153,7 @@ def test_the_time_of_a_lookup_is_told(pool: Pool, tmp_path: Path, caplog: pytest
     digests = [c.digest for c in pool.checkpoints]
     with caplog.at_level(logging.INFO, "merging.pool_lookups"):
         for name in files.template.merged_tensors:
-            files.lookups.dot_products(digests, name)
+            files.lookups.dot_products(digests, None, name)
     assert [record.getMessage() for record in caplog.records] == [
         f"finding dot-products of {digests[0][:12]}, {digests[1][:12]}, once for this pool"
     ]
@@ -159,10 +186,12 @@ def test_two_processes_may_look_at_once(pool: Pool, cache: Path, merge: Merge, r
     assert merged(PoolFiles(pool, cache), merge, recipe_of) == expected
 
 
-def test_without_a_directory_files_go_with_their_object(pool: Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_directory_files_go_with_their_object(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     files = PoolFiles(pool)
-    files.lookups.dot_products([c.digest for c in pool.checkpoints], "a")
+    files.lookups.dot_products([c.digest for c in pool.checkpoints], None, "a")
     (folder,) = tmp_path.iterdir()
     assert len([*folder.glob(PATTERN)]) == 1
     del files
@@ -180,4 +209,4 @@ def test_another_base_has_files_of_its_own(tensor_pool: MakePool, tmp_path: Path
 def test_a_lookup_that_cannot_be_written_is_an_error_that_tells_so(pool: Pool, tmp_path: Path) -> None:
     (tmp_path / "lookups").write_text("a file where the folder should be")
     with pytest.raises(FileExistsError):
-        PoolFiles(pool, tmp_path).lookups.dot_products([c.digest for c in pool.checkpoints], "a")
+        PoolFiles(pool, tmp_path).lookups.dot_products([c.digest for c in pool.checkpoints], None, "a")

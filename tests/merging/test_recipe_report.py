@@ -126,13 +126,28 @@ def test_parameters_that_do_not_go_together(method: dict[str, Any], field: str) 
 
 
 def problems(pool: Pool, method: dict[str, Any], **changes: Any) -> list[str]:
-    """Return the fields that keep this recipe from being made of the pool (three checkpoints and a base)."""
+    """Return the fields that keep this recipe from being made of the pool (three checkpoints and a base).
+
+    The pool has no statistics; that they are missed is a test of its own.
+    """
     digests = [c.digest for c in pool.checkpoints]
     recipe = {"sources": digests, "base": pool.template.digest, "template": pool.template.digest}
     document = recipe_document(method, **{**recipe, **changes})
     with pytest.raises(InvalidInput) as caught:
         PoolFiles(pool).check(Recipe.model_validate(document))
-    return [error.field for error in caught.value.errors]
+    return [error.field for error in caught.value.errors if error.field != "recipe.statistics"]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: document_of(method)["kind"])
+def test_statistics_where_they_are_needed(pool: Pool, method: Any) -> None:
+    digests = [c.digest for c in pool.checkpoints]
+    document = document_of(method)
+    needs = method.model_validate(document).needs_statistics
+    assert (needs is not None) == (document["kind"] in ("fisher", "regmean", "obim"))
+    if needs is not None:
+        recipe = recipe_document(document, sources=digests, base=pool.template.digest, template=pool.template.digest)
+        with pytest.raises(InvalidInput, match="needs calibration statistics of every source"):
+            PoolFiles(pool).check(Recipe.model_validate(recipe))
 
 
 @pytest.mark.parametrize(
@@ -208,3 +223,11 @@ def test_a_recipe_of_the_pool(pool: Pool, zoo: Path) -> None:
         method, sources=[c.digest for c in pool.checkpoints], base=base, template=base, rules=rules
     )
     PoolFiles(pool).check(Recipe.model_validate(document))
+
+
+def test_rules_that_match_no_tensor_are_told(pool: Pool) -> None:
+    rules = [
+        {"tensors": {"contains": "mlp"}, "method": {"kind": "linear", "weights": [1, 0, 0]}},
+        {"tensors": {"contains": ["mpl"], "layers": [0, 2]}, "method": {"kind": "linear", "weights": [1, 0, 0]}},
+    ]
+    assert problems(pool, {"kind": "linear", "weights": [1, 1, 1]}, rules=rules) == ["recipe.rules.1.tensors"]

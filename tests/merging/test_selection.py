@@ -8,8 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merging.magnitudes import CPU_CHUNK_ELEMENTS, Joined, Magnitudes, Saliencies, TaskMagnitudes
-from merging.selection import ALL, MAX_ENTRIES, NONE, Cut, MagnitudeTable, kept_count
+from merging.magnitudes import CPU_CHUNK_ELEMENTS, SMALLEST, Joined, Magnitudes, Saliencies, TaskMagnitudes
+from merging.selection import (
+    ALL,
+    ELEMENTS_PER_ENTRY,
+    MAX_ENTRIES,
+    MIN_ENTRIES,
+    NONE,
+    Cut,
+    Look,
+    MagnitudeTable,
+    kept_count,
+)
 
 
 def magnitudes_of(values: Sequence[float] | np.ndarray) -> Magnitudes:
@@ -30,9 +40,10 @@ def brute_force(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def assert_cuts(magnitudes: Magnitudes, values: np.ndarray, counts: Sequence[int]) -> None:
-    table = MagnitudeTable.of(magnitudes.chunks())
-    assert int(table.counts.sum()) == len(values)
-    assert len(table.prefixes) <= MAX_ENTRIES
+    table = MagnitudeTable.of(magnitudes)
+    assert int(table.upto[-1]) == len(values)
+    assert (np.diff(table.prefixes) < 0).all() and (np.diff(table.upto, prepend=0) > 0).all()
+    assert len(table.prefixes) <= max(MIN_ENTRIES, min(MAX_ENTRIES, len(values) // ELEMENTS_PER_ENTRY))
     for count in counts:
         cut = table.largest(count, magnitudes)
         assert np.array_equal(before(cut, values), brute_force(values, count)), count
@@ -91,14 +102,14 @@ def test_boundaries_of_large_inputs(kind: str) -> None:
     }[kind]
     found = values.abs().numpy()
     magnitudes = magnitudes_of(values.numpy())
-    table = MagnitudeTable.of(magnitudes.chunks())
-    entries = np.cumsum(table.counts[::-1])
-    chosen = [int(entries[i]) for i in {0, len(entries) // 100, len(entries) // 2, len(entries) - 1}]
+    table = MagnitudeTable.of(magnitudes)
+    last = len(table.upto) - 1
+    chosen = [int(table.upto[entry]) for entry in {0, last // 100, last // 2, last}]
     assert_cuts(magnitudes, found, around(chosen, count))
 
 
 def test_a_table_of_nothing() -> None:
-    table = MagnitudeTable.of([])
+    table = MagnitudeTable.of(magnitudes_of([]))
     assert [table.largest(count, magnitudes_of([])) for count in (0, 1)] == [ALL, ALL]
 
 
@@ -108,16 +119,31 @@ def test_nothing_and_all_hold_for_any_magnitude() -> None:
     assert not before(NONE, values).any()
 
 
+def test_only_cuts_within_an_entry_are_looked_for() -> None:
+    """What is looked for has one magnitude where the table tells all, else it is the rest of the count in an entry."""
+    tied = MagnitudeTable.of(magnitudes_of([2.0, 1.0, 1.0, 3.0]))
+    assert [tied.look(count) for count in (0, 1, 2, 4)] == [NONE, Cut(3.0, ALL.position), Cut(2.0, ALL.position), ALL]
+    above = float(np.nextafter(np.float32(1), np.float32(2)))
+    assert tied.look(3) == Look(lower=1.0, upper=above, count=1, is_exact=True)
+    coarse = MagnitudeTable.of(magnitudes_of(np.arange(1, 20_001)))
+    assert coarse.shift > 0
+    look = coarse.look(int(coarse.upto[5]) + 1)
+    assert isinstance(look, Look) and (look.count, look.is_exact) == (1, False)
+    members = np.arange(1, 20_001)
+    assert np.count_nonzero((members >= look.lower) & (members < look.upper)) == coarse.upto[6] - coarse.upto[5]
+
+
 def test_exact_tables_and_coarse_ones_add_up() -> None:
     generator = torch.Generator().manual_seed(2)
     parts = [torch.randn(50_000, generator=generator), torch.randint(-3, 4, (1001,), generator=generator).float()]
     parts += [torch.zeros(5), torch.randn(1, generator=generator), torch.randn(20_000, generator=generator) * 1e-30]
     joined = Joined([magnitudes_of(part.numpy()) for part in parts])
-    tables = [MagnitudeTable.of(magnitudes_of(part.numpy()).chunks()) for part in parts]
+    tables = [MagnitudeTable.of(magnitudes_of(part.numpy())) for part in parts]
     assert {tables[0].shift > 0, tables[1].shift > 0} == {True, False}
-    table = sum(tables[1:], start=tables[0])
+    table = MagnitudeTable.joined(tables)
+    assert table.shift == max(part.shift for part in tables)
     values = torch.cat(parts).abs().numpy()
-    for count in around([*np.cumsum(table.counts[::-1])[::300].tolist()], len(values)):
+    for count in around(table.upto[::300].tolist(), len(values)):
         assert np.array_equal(before(table.largest(count, joined), values), brute_force(values, count)), count
 
 
@@ -128,6 +154,22 @@ def test_saliencies_are_ordered_as_they_are_computed() -> None:
     tau = source - base
     values = (tau * tau * energies.repeat(100)).numpy()
     assert_cuts(Saliencies(source, base, energies), values, around([2500], 5000))
+
+
+def test_free_elements_come_before_occupied_ones() -> None:
+    """Even those that did not move, or by next to nothing; among these, the earlier ones come first."""
+    generator = torch.Generator().manual_seed(4)
+    source, base = torch.randn(2, 3000, generator=generator)
+    source[::3] = base[::3]
+    source[1::30], base[1::30] = 1e-22, 0.0
+    free = torch.rand(3000, generator=generator) < 0.6
+    tau = source - base
+    values = torch.where(free, (tau * tau).clamp_min(SMALLEST), 0.0).numpy()
+    saliencies = Saliencies(source, base, torch.ones(1), free)
+    count = int(free.sum())
+    assert_cuts(saliencies, values, around([count, count - count // 3], 3000))
+    cut = MagnitudeTable.of(saliencies).largest(count, saliencies)
+    assert np.array_equal(before(cut, values), free.numpy())
 
 
 @pytest.mark.parametrize(
