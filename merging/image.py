@@ -12,7 +12,7 @@ from merging.checkpoint import COMPANIONS, CONFIG, INDEX
 from merging.image_layout import config_document, index_document, plan_shards
 from merging.inspection import Progress
 from merging.kernel import COMPILE_FROM_ELEMENTS, Kernel
-from merging.merged_shard import MergedShard
+from merging.merged_shard import DISK_ELEMENTS, STREAM_ELEMENTS, MergedShard
 from merging.pool_files import PoolFiles
 from merging.whole_directory import scratch_directory
 from merging.write_behind import write_behind
@@ -76,7 +76,7 @@ class MergedModel:
             raise ValueError(f"{name} has {size} bytes; bytes {start} to {stop} are no range of it")
         if name in self._shards:
             self.pool_files.verify()
-            shard = MergedShard(Kernel(self.recipe, self.pool_files), self._shards[name])
+            shard = MergedShard(Kernel(self.recipe, self.pool_files), self._shards[name], STREAM_ELEMENTS)
             return (bytes(block) for block in shard.blocks(start, stop))
         if name in self._documents:
             return iter([self._documents[name][start:stop]])
@@ -109,7 +109,7 @@ class MergedModel:
         kernel = Kernel(self.recipe, self.pool_files, self.compiled, frugal=True)
         for name in sorted(self.files, key=lambda name: name == CONFIG):  # no directory is a model without it
             shard = self._shards.get(name)
-            blocks = MergedShard(kernel, shard).blocks() if shard else self.read(name)
+            blocks = MergedShard(kernel, shard, DISK_ELEMENTS).blocks() if shard else self.read(name)
             with (directory / name).open("wb", buffering=0) as stream:
                 for written in write_behind(stream, blocks):
                     done += written

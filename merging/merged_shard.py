@@ -12,8 +12,10 @@ from merging.image_layout import PlacedTensor, ShardLayout
 from merging.kernel import Kernel
 from merging.runs import Run, Slot, plan_runs
 
-BLOCK_ELEMENTS = 1 << 21
-"""Elements that are merged before they are handed on: 8 MiB of float32."""
+STREAM_ELEMENTS = 1 << 20
+"""Elements that are merged before they are handed on to somebody who waits: 2 MiB of bfloat16."""
+DISK_ELEMENTS = 1 << 23
+"""The same for files: the fewer blocks, the less the threads that merge and write wait for each other."""
 BUFFERS = 3
 """One that is filled, one that waits, one that is written."""
 
@@ -31,8 +33,9 @@ class _Part:
 class MergedShard:
     """One merged file. Opening it reads nothing; reading it needs a few blocks of memory."""
 
-    def __init__(self, kernel: Kernel, layout: ShardLayout) -> None:
+    def __init__(self, kernel: Kernel, layout: ShardLayout, block_elements: int) -> None:
         self.layout = layout
+        self._block_elements = block_elements
         self._kernel = kernel
         recipe, pool_files = kernel.recipe, kernel.pool_files
         self._dtype = RECIPE_DTYPES[recipe.dtype]
@@ -54,7 +57,7 @@ class MergedShard:
         header = self.layout.header
         if start < min(stop, len(header)):
             yield memoryview(header)[start : min(stop, len(header))]
-        size = min(BLOCK_ELEMENTS, stop - start)
+        size = min(self._block_elements, stop - start)
         buffers = itertools.cycle([torch.empty(size, dtype=self._dtype) for _ in range(BUFFERS)])
         for part in self._parts:
             first, last = max(start - len(header), part.start), min(stop - len(header), part.stop)
@@ -82,8 +85,8 @@ class MergedShard:
             return
         size = self._dtype.itemsize
         begin, end = first // size, -(-last // size)
-        for start in range(begin, end, BLOCK_ELEMENTS):
-            count = min(BLOCK_ELEMENTS, end - start)
+        for start in range(begin, end, self._block_elements):
+            count = min(self._block_elements, end - start)
             block = next(buffers)[:count]
             self._kernel.merge_run(part.run, block, start)
             content = _bytes_of(block)

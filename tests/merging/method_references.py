@@ -271,7 +271,7 @@ def unify(tensor: Inputs) -> Expected:
 
 
 def fisher(method: Any, tensors: Mapping[str, Inputs]) -> dict[str, Expected]:
-    """sum_i w_i f_i theta_i / sum_i w_i f_i; f_i in units of its norm over the model, at least the floor; 1 if unknown."""
+    """sum_i w_i f_i theta_i / sum_i w_i f_i; f_i over its norm over the model, at least the floor; 1 if unknown."""
     norms = []
     for index in range(len(method.weights)):
         norms.append(

@@ -17,7 +17,7 @@ from campaigns.errors import InvalidCheckpoint, InvalidInput, NotFound
 from campaigns.methods import LinearMerge, TaskArithmeticMerge
 from campaigns.pools import Pool
 from campaigns.recipe import Recipe
-from merging import merged_shard
+from merging import image
 from merging.dtypes import RECIPE_DTYPES
 from merging.image import MergedModel
 from merging.live import LiveModel
@@ -136,7 +136,7 @@ def test_any_cut_of_a_file_adds_up_to_it(streamed: MergedModel, data: st.DataObj
 
 def test_small_blocks_give_the_same_bytes(streamed: MergedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = content(streamed, "model-00001-of-00003.safetensors")
-    monkeypatch.setattr(merged_shard, "BLOCK_ELEMENTS", 7)
+    monkeypatch.setattr(image, "STREAM_ELEMENTS", 7)
     blocks = [*streamed.read("model-00001-of-00003.safetensors", 3)]
     assert b"".join(blocks) == whole[3:]
     assert max(map(len, blocks[1:])) <= 14

@@ -208,5 +208,5 @@ def test_another_base_has_files_of_its_own(tensor_pool: MakePool, tmp_path: Path
 
 def test_a_lookup_that_cannot_be_written_is_an_error_that_tells_so(pool: Pool, tmp_path: Path) -> None:
     (tmp_path / "lookups").write_text("a file where the folder should be")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(NotADirectoryError, match="lookups"):
         PoolFiles(pool, tmp_path).lookups.dot_products([c.digest for c in pool.checkpoints], None, "a")
