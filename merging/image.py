@@ -63,6 +63,11 @@ class MergedModel:
         self._copied = {name: file for name, file in self._copied.items() if name not in self._documents}
         self.files: dict[str, MergedFile] = {file.name: file for file in sorted(self._list(), key=lambda f: f.name)}
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of all files together."""
+        return sum(file.size_bytes for file in self.files.values())
+
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Yield bytes [start, stop) of a file, to its end by default, in blocks of a few megabytes.
 
@@ -97,14 +102,14 @@ class MergedModel:
             with scratch_directory(directory) as temporary:
                 self._write_files(temporary, progress or (lambda done, total: None))
                 temporary.replace(directory)
+            if progress is not None:
+                progress(self.size_bytes, self.size_bytes)
         except OSError as error:
-            size = sum(file.size_bytes for file in self.files.values())
-            message = f"the model cannot be written ({error.strerror})"
-            raise InvalidInput([field_error("directory", str(directory), message, f"{size} bytes of space")]) from error
+            message, allowed = f"the model cannot be written ({error.strerror})", f"{self.size_bytes} bytes of space"
+            raise InvalidInput([field_error("directory", str(directory), message, allowed)]) from error
 
     def _write_files(self, directory: Path, progress: Callable[[int, int], None]) -> None:
         self.pool_files.verify()
-        total = sum(file.size_bytes for file in self.files.values())
         done = 0
         kernel = Kernel(self.recipe, self.pool_files, self.compiled, frugal=True)
         for name in sorted(self.files, key=lambda name: name == CONFIG):  # no directory is a model without it
@@ -113,7 +118,8 @@ class MergedModel:
             with (directory / name).open("wb", buffering=0) as stream:
                 for written in write_behind(stream, blocks):
                     done += written
-                    progress(done, total)
+                    if done < self.size_bytes:  # all of it is done when the directory is in its place
+                        progress(done, self.size_bytes)
 
     def _list(self) -> Iterator[MergedFile]:
         for name, shard in self._shards.items():
