@@ -7,6 +7,7 @@ from itertools import groupby
 
 import torch
 
+from campaigns.errors import InvalidInput, field_error
 from merging.dtypes import RECIPE_DTYPES
 from merging.image_layout import PlacedTensor, ShardLayout
 from merging.kernel import Kernel
@@ -89,6 +90,9 @@ class MergedShard:
             count = min(self._block_elements, end - start)
             block = next(buffers)[:count]
             self._kernel.merge_run(part.run, block, start)
+            if self._dtype == torch.float16 and not torch.isfinite(block).all():
+                message = "the merge has numbers that are too large for float16"
+                raise InvalidInput([field_error("recipe.dtype", "float16", message, "bfloat16, float32")])
             content = _bytes_of(block)
             yield content[max(first - start * size, 0) : min(last - start * size, len(content))]
 

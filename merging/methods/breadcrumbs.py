@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 
 from campaigns.methods import BreadcrumbsMerge, Method
-from merging.methods.method import Block, Numbers, weighted_sum
+from merging.methods.method import Block, Numbers, base_if_unmoved, weighted_sum
 from merging.selection import kept_count
 from merging.tensor_facts import TensorFacts
 
@@ -34,7 +34,7 @@ class Breadcrumbs:
     def verbatim(self, method: Method) -> int | None:
         """Return -1, the base, when nothing is added to it."""
         assert isinstance(method, BreadcrumbsMerge)
-        return -1 if method.scale == 0 or not any(method.weights) or not any(method.densities) else None
+        return base_if_unmoved(method.scale, method.weights, method.densities)
 
 
 def breadcrumb_cuts(densities: tuple[float, ...], gamma: float, facts: TensorFacts) -> tuple[list[float], list[int]]:

@@ -6,7 +6,7 @@ import torch
 
 from campaigns.methods import BreadcrumbsTiesMerge, Method
 from merging.methods.breadcrumbs import breadcrumb_cuts, breadcrumbs_of
-from merging.methods.method import Block, Numbers
+from merging.methods.method import Block, Numbers, base_if_unmoved
 from merging.methods.sign_election import elected_sum, election_flags
 from merging.tensor_facts import TensorFacts
 
@@ -36,4 +36,4 @@ class BreadcrumbsTies:
     def verbatim(self, method: Method) -> int | None:
         """Return -1, the base, when nothing is added to it."""
         assert isinstance(method, BreadcrumbsTiesMerge)
-        return -1 if method.scale == 0 or not any(method.weights) or not any(method.densities) else None
+        return base_if_unmoved(method.scale, method.weights, method.densities)

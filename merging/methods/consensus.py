@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 
 from campaigns.methods import ConsensusMerge, Method
-from merging.methods.method import Block, Numbers, weighted_sum
+from merging.methods.method import Block, Numbers, base_if_unmoved, weighted_sum
 from merging.methods.sign_election import total
 from merging.tensor_facts import TensorFacts
 
@@ -36,4 +36,4 @@ class Consensus:
     def verbatim(self, method: Method) -> int | None:
         """Return -1, the base, when nothing is added to it."""
         assert isinstance(method, ConsensusMerge)
-        return -1 if method.scale == 0 or not any(method.weights) else None
+        return base_if_unmoved(method.scale, method.weights)

@@ -6,7 +6,7 @@ import torch
 
 from campaigns.methods import DareLinearMerge, Method
 from merging.masks import CHANCES
-from merging.methods.method import Block, Numbers, weighted_sum
+from merging.methods.method import Block, Numbers, base_if_unmoved, weighted_sum
 from merging.tensor_facts import TensorFacts
 
 
@@ -32,7 +32,7 @@ class DareLinear:
     def verbatim(self, method: Method) -> int | None:
         """Return -1, the base, when nothing is added to it."""
         assert isinstance(method, DareLinearMerge)
-        return -1 if method.scale == 0 or not any(method.weights) or not any(method.densities) else None
+        return base_if_unmoved(method.scale, method.weights, method.densities)
 
 
 def dare_factors(densities: tuple[float, ...], rescale: bool) -> list[float]:

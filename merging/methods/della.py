@@ -6,7 +6,7 @@ import torch
 
 from campaigns.methods import DellaMerge, Method
 from merging.methods.della_linear import della_dropped, della_floats
-from merging.methods.method import Block, Numbers
+from merging.methods.method import Block, Numbers, base_if_unmoved
 from merging.methods.sign_election import elected_sum, election_flags
 from merging.tensor_facts import TensorFacts
 
@@ -38,4 +38,4 @@ class Della:
     def verbatim(self, method: Method) -> int | None:
         """Return -1, the base, when nothing is added to it."""
         assert isinstance(method, DellaMerge)
-        return -1 if method.scale == 0 or not any(method.weights) else None
+        return base_if_unmoved(method.scale, method.weights)

@@ -6,7 +6,7 @@ import torch
 
 from campaigns.methods import DellaLinearMerge, Method
 from merging.masks import CHANCES
-from merging.methods.method import Block, Numbers, weighted_sum
+from merging.methods.method import Block, Numbers, base_if_unmoved, weighted_sum
 from merging.row_ranks import LEVELS
 from merging.tensor_facts import TensorFacts
 
@@ -43,7 +43,7 @@ class DellaLinear:
     def verbatim(self, method: Method) -> int | None:
         """Return -1, the base, when nothing is added to it."""
         assert isinstance(method, DellaLinearMerge)
-        return -1 if method.scale == 0 or not any(method.weights) else None
+        return base_if_unmoved(method.scale, method.weights)
 
 
 def della_floats(densities: tuple[float, ...], epsilon: float) -> list[float]:

@@ -24,19 +24,20 @@ class Emr:
     skips_zero_weights: ClassVar[bool] = False
 
     def numbers(self, method: Method, facts: TensorFacts) -> Numbers:
-        """Return the scale, and one float per source: 1 for the task's, 0 for the others; all 0 for the unified one."""
+        """Return the task's scale; which source is the task's, if any."""
         assert isinstance(method, EmrMerge)
-        chosen = [float(index == method.task) for index in range(len(facts.sources))]
-        return Numbers([1.0 if method.task is None else facts.remembered("emr", _scales)[method.task], *chosen])
+        if method.task is None:
+            return Numbers([])
+        flags = tuple(index == method.task for index in range(len(facts.sources)))
+        return Numbers([facts.remembered("emr", _scales)[method.task]], flags=flags)
 
     def formula(self, block: Block) -> torch.Tensor:
-        """Return theta_0 + scale * what the mask leaves of the unified task vector, in float32."""
+        """Return theta_0 + the unified task vector, or what the task makes of it, in float32."""
         task_vectors = block.task_vectors()
         unified = unify(task_vectors)
-        is_unified = total([block.floats[1 + index] for index in range(len(task_vectors))]) == 0
-        masks = [(tau * unified > 0) & (block.floats[1 + index] != 0) for index, tau in enumerate(task_vectors)]
-        kept = total([mask.to(torch.int32) for mask in masks]) > 0
-        return block.origin() + torch.where(kept | is_unified, unified, 0.0) * block.floats[0]
+        if not any(block.flags):
+            return block.origin() + unified
+        return block.origin() + masked(unified, task_vectors[block.flags.index(True)]) * block.floats[0]
 
     def verbatim(self, method: Method) -> int | None:
         """Return None: no parameter makes it a copy."""
@@ -53,6 +54,11 @@ def unify(task_vectors: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.where(positive, largest, -largest)
 
 
+def masked(unified: torch.Tensor, task_vector: torch.Tensor) -> torch.Tensor:
+    """Return m tau: the elements of the unified task vector that have a task's sign."""
+    return torch.where(torch.where(unified > 0, task_vector > 0, task_vector < 0), unified, 0.0)
+
+
 def _scales(facts: TensorFacts) -> list[float]:
     """Return l_i for each source; 0 where nothing is left of a task."""
     count = len(facts.sources)
@@ -66,5 +72,5 @@ def _sizes(facts: TensorFacts) -> Iterator[torch.Tensor]:
     for start in range(0, facts.count, LANES):
         task_vectors = facts.task_vectors(slice(start, min(start + LANES, facts.count)))
         unified = unify(task_vectors)
-        left = [torch.where(tau * unified > 0, unified.abs(), 0.0) for tau in task_vectors]
+        left = [masked(unified, tau).abs() for tau in task_vectors]
         yield torch.stack([*(tau.abs() for tau in task_vectors), *left])

@@ -7,7 +7,7 @@ import torch
 
 from campaigns.methods import FisherMerge, Method
 from merging.dot_products import dot_products
-from merging.methods.method import Block, Numbers, weighted_sum
+from merging.methods.method import Block, Numbers, lone_source, weighted_sum
 from merging.methods.sign_election import total
 from merging.tensor_facts import TensorFacts
 
@@ -52,8 +52,7 @@ class Fisher:
     def verbatim(self, method: Method) -> int | None:
         """Return the only source with a weight."""
         assert isinstance(method, FisherMerge)
-        active = [index for index, weight in enumerate(method.weights) if weight != 0]
-        return active[0] if len(active) == 1 else None
+        return lone_source(method.weights)
 
 
 def _norms(facts: TensorFacts) -> list[float]:

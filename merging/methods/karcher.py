@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from campaigns.methods import KarcherMerge, Method
-from merging.methods.method import Block, Numbers, weighted_sum
+from merging.methods.method import Block, Numbers, lone_source, weighted_sum
 from merging.methods.spherical import MIN_LENGTH, Matrix, Vector, as_floats, directions, inverse_lengths, lengths
 from merging.tensor_facts import TensorFacts
 
@@ -33,8 +33,7 @@ class Karcher:
     def verbatim(self, method: Method) -> int | None:
         """Return the only source with a weight."""
         assert isinstance(method, KarcherMerge)
-        active = [index for index, weight in enumerate(method.weights) if weight != 0]
-        return active[0] if len(active) == 1 else None
+        return lone_source(method.weights)
 
 
 def _mean(cosines: Matrix, shares: Vector, max_iterations: int, tolerance: float) -> Vector:

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 
 from campaigns.methods import LinearMerge, Method
-from merging.methods.method import Block, Numbers, weighted_sum
+from merging.methods.method import Block, Numbers, lone_source, weighted_sum
 from merging.tensor_facts import TensorFacts
 
 
@@ -27,5 +27,5 @@ class Linear:
     def verbatim(self, method: Method) -> int | None:
         """Return the only source with a weight when that weight is 1."""
         assert isinstance(method, LinearMerge)
-        active = [index for index, weight in enumerate(method.weights) if weight != 0]
-        return active[0] if len(active) == 1 and method.weights[active[0]] == 1 else None
+        lone = lone_source(method.weights)
+        return lone if lone is not None and method.weights[lone] == 1 else None

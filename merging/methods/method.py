@@ -109,6 +109,18 @@ class MergeMethod(Protocol):
         ...
 
 
+def lone_source(weights: Sequence[float]) -> int | None:
+    """Return the only source with a weight, None when there are more or none."""
+    active = [index for index, weight in enumerate(weights) if weight != 0]
+    return active[0] if len(active) == 1 else None
+
+
+def base_if_unmoved(scale: float, weights: Sequence[float], densities: Sequence[float] | None = None) -> int | None:
+    """Return -1, the base, when scale times weights times densities add nothing to it, else None."""
+    moving = weights if densities is None else [w * d for w, d in zip(weights, densities, strict=True)]
+    return None if scale != 0 and any(moving) else -1
+
+
 def weighted_sum(terms: Sequence[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
     """Return sum_i w_i x_i in float32, added up in order; a term of weight 0 changes no bit of it.
 

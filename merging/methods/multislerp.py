@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from campaigns.methods import Method, MultiSlerpMerge
-from merging.methods.method import Block, Numbers
+from merging.methods.method import Block, Numbers, lone_source
 from merging.methods.spherical import MIN_LENGTH, as_floats, directions, inverse_lengths, lengths, weighted_vectors
 from merging.tensor_facts import TensorFacts
 
@@ -40,6 +40,5 @@ class MultiSlerp:
     def verbatim(self, method: Method) -> int | None:
         """Return the only source with a weight when that weight is 1."""
         assert isinstance(method, MultiSlerpMerge)
-        active = [index for index, weight in enumerate(method.weights) if weight != 0]
-        is_lone = len(active) == 1 and (method.normalize or method.weights[active[0]] == 1)
-        return active[0] if is_lone else None
+        lone = lone_source(method.weights)
+        return lone if lone is not None and (method.normalize or method.weights[lone] == 1) else None

@@ -6,7 +6,7 @@ import torch
 
 from campaigns.methods import Method, ObimMerge
 from merging.magnitudes import SMALLEST, Magnitudes
-from merging.methods.method import Block, Numbers
+from merging.methods.method import Block, Numbers, base_if_unmoved
 from merging.selection import Cut, MagnitudeTable
 from merging.tensor_facts import TensorFacts
 
@@ -54,7 +54,7 @@ class Obim:
     def verbatim(self, method: Method) -> int | None:
         """Return -1, the base, when nothing is added to it."""
         assert isinstance(method, ObimMerge)
-        return None if any(w * d for w, d in zip(method.weights, method.densities, strict=True)) else -1
+        return base_if_unmoved(1.0, method.weights, method.densities)
 
 
 def _cuts(method: ObimMerge, order: tuple[int, ...], facts: TensorFacts) -> tuple[list[float], list[int]]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from campaigns.methods import Method, RegMeanMerge
-from merging.methods.method import Block, Numbers, weighted_sum
+from merging.methods.method import Block, Numbers, lone_source, weighted_sum
 from merging.tensor_facts import TensorFacts
 
 RIDGE = 1e-8
@@ -42,8 +42,7 @@ class RegMean:
     def verbatim(self, method: Method) -> int | None:
         """Return the only source with a weight."""
         assert isinstance(method, RegMeanMerge)
-        active = [index for index, weight in enumerate(method.weights) if weight != 0]
-        return active[0] if len(active) == 1 else None
+        return lone_source(method.weights)
 
 
 def _solution(facts: TensorFacts, grams: list[torch.Tensor], shares: list[float], alpha: float) -> torch.Tensor:

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 
 from campaigns.methods import Method, TaskArithmeticMerge
-from merging.methods.method import Block, Numbers, weighted_sum
+from merging.methods.method import Block, Numbers, base_if_unmoved, weighted_sum
 from merging.tensor_facts import TensorFacts
 
 
@@ -27,4 +27,4 @@ class TaskArithmetic:
     def verbatim(self, method: Method) -> int | None:
         """Return -1, the base, when the task vectors come to nothing."""
         assert isinstance(method, TaskArithmeticMerge)
-        return -1 if method.scale == 0 or not any(method.weights) else None
+        return base_if_unmoved(method.scale, method.weights)

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 
 from campaigns.methods import Method, TiesMerge
-from merging.methods.method import Block, Numbers
+from merging.methods.method import Block, Numbers, base_if_unmoved
 from merging.methods.sign_election import elected_sum, election_flags
 from merging.selection import Cut, kept_count
 from merging.tensor_facts import TensorFacts
@@ -45,7 +45,7 @@ class Ties:
     def verbatim(self, method: Method) -> int | None:
         """Return -1, the base, when nothing is added to it."""
         assert isinstance(method, TiesMerge)
-        return -1 if method.scale == 0 or not any(method.weights) or not any(method.densities) else None
+        return base_if_unmoved(method.scale, method.weights, method.densities)
 
 
 def _cuts(method: TiesMerge, facts: TensorFacts) -> list[Cut]:

@@ -273,3 +273,12 @@ def test_sources_that_change_are_noticed_before_reading(make_checkpoint: Any, tm
     make_checkpoint("b", 7)
     with pytest.raises(InvalidCheckpoint, match="'b' changed on disk"):
         model.read("model.safetensors")
+
+
+def test_numbers_beyond_float16_are_refused(pool: Pool, tmp_path: Path) -> None:
+    sources = tuple(checkpoint.digest for checkpoint in pool.checkpoints)
+    method = LinearMerge(weights=(1e6, 1.0, 1.0))
+    recipe = Recipe(method=method, sources=sources, template=pool.template.digest, dtype="float16")
+    with pytest.raises(InvalidInput, match=r"recipe\.dtype: .*too large for float16"):
+        MergedModel(PoolFiles(pool), recipe).write_directory(tmp_path / "merged")
+    assert not [*tmp_path.iterdir()]
