@@ -17,7 +17,7 @@ from merging.methods import METHODS
 from merging.methods.method import Block, MergeMethod, Numbers
 from merging.pool_files import PoolFiles
 from merging.runs import Run, Slot
-from merging.tensor_facts import TensorFacts
+from merging.tensor_facts import UNMAPPED_FROM_ELEMENTS, TensorFacts
 
 CPU_BLOCK_ELEMENTS = 1 << 15
 """Elements that are merged at once. Their float32 intermediates stay in the cache, and torch runs operations of this
@@ -130,7 +130,7 @@ class Kernel:
         compiled = self._compiled and len(sources[0]) >= COMPILED_FROM_ELEMENTS
         facts = TensorFacts(name, shape, sources, base, self.recipe, self.pool_files, compiled, self.frugal)
         numbers = rule.numbers(method, facts)
-        if self.frugal:
+        if self.frugal and facts.count >= UNMAPPED_FROM_ELEMENTS:
             unmap([source[section] for source in run.sources.values()])
         block = _block(sources, base, numbers)
         lean = _lean(block, numbers) if rule.skips_zero_weights else block

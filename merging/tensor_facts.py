@@ -16,6 +16,9 @@ from merging.masks import random_keys
 from merging.pool_files import PoolFiles
 from merging.selection import Cut, Look, MagnitudeTable
 
+UNMAPPED_FROM_ELEMENTS = 1 << 23
+"""Sources of longer tensors are unmapped at once: mapping them again costs less than the memory of all of them."""
+
 
 @dataclass(frozen=True)
 class TensorFacts:
@@ -57,18 +60,23 @@ class TensorFacts:
         return ranks.to(self.device)
 
     def largest(self, counts: Sequence[int]) -> list[Cut]:
-        """Return for each source i the cut that has its counts[i] largest |tau_i| before it, of equals the first."""
+        """Return for each count the cut that has so many of the largest |tau| before it, of equals the first.
+
+        Counts are for one source after the other, once or several times around: one pass finds them all.
+        """
         lookups = self.pool_files.lookups
-        tables = [lookups.magnitudes(source, self._base, self.name) for source in self.recipe.sources]
+        rounds = len(counts) // len(self.sources)
+        tables = [lookups.magnitudes(source, self._base, self.name) for source in self.recipe.sources] * rounds
+        sources = [*self.sources] * rounds
         found = [table.look(count) for table, count in zip(tables, counts, strict=True)]
         rows: Sequence[torch.Tensor | None] = [None] * len(found)
         if self.compiled and self.device.type == "cpu" and any(isinstance(look, Look) for look in found):
             limits = [(look.lower, look.upper) if isinstance(look, Look) else (math.inf, math.inf) for look in found]
-            rows = [*members_of_rows(self.sources, self._origin, limits)]
+            rows = [*members_of_rows(sources, self._origin, limits)]
         cuts = []
-        for look, source, members in zip(found, self.sources, rows, strict=True):
+        for look, source, members in zip(found, sources, rows, strict=True):
             cuts.append(look if isinstance(look, Cut) else look.into(TaskMagnitudes(source, self._origin, members)))
-            if self.frugal:
+            if self.frugal and self.count >= UNMAPPED_FROM_ELEMENTS:
                 unmap([source])
         return cuts
 

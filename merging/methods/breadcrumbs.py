@@ -42,7 +42,7 @@ def breadcrumb_cuts(densities: tuple[float, ...], gamma: float, facts: TensorFac
     kept = [kept_count(density, facts.count) for density in densities]
     dropped = [min(int(gamma * facts.count), facts.count - count) for count in kept]
     reached = [above + count for above, count in zip(dropped, kept, strict=True)]
-    cuts = [*facts.largest(dropped), *facts.largest(reached)]
+    cuts = facts.largest([*dropped, *reached])
     return [cut.threshold for cut in cuts], [cut.position for cut in cuts]
 
 
