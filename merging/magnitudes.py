@@ -7,11 +7,13 @@ import numpy.typing as npt
 import torch
 
 from merging.compiling import compiled_or_plain
+from merging.mapping import unmap
 
 SMALLEST = 2.0**-126
 """The smallest normal float32."""
 CPU_CHUNK_ELEMENTS = 1 << 18
 ROW_ELEMENTS = 1 << 8
+SECTION_ROWS = 1 << 15
 DEVICE_CHUNK_ELEMENTS = 1 << 25
 CPU_BLOCK_ELEMENTS = 1 << 15
 """Torch runs operations of this size on the calling thread: threads over tensors do not get in each other's way."""
@@ -91,25 +93,42 @@ class TaskMagnitudes(Magnitudes):
         """Return the elements with lower <= magnitude < upper, in order, and their magnitudes."""
         if self._rows is None:
             return super().between(lower, upper)
-        near = (torch.nonzero(self._rows) * ROW_ELEMENTS + torch.arange(ROW_ELEMENTS)).view(-1)
-        elements = torch.cat([near, torch.arange(len(self._rows) * ROW_ELEMENTS, self.count)])
-        blocks = range(0, len(elements), CPU_BLOCK_ELEMENTS)
-        magnitudes = torch.cat([self.measure(elements[first : first + CPU_BLOCK_ELEMENTS]) for first in blocks])
-        members = (magnitudes >= lower) & (magnitudes < upper)
-        return elements[members].numpy(), magnitudes[members].numpy()
+        found, sizes = [], []
+        for elements in self._near_members(self._rows):
+            magnitudes = self.measure(elements)
+            members = (magnitudes >= lower) & (magnitudes < upper)
+            found.append(elements[members])
+            sizes.append(magnitudes[members])
+        return torch.cat(found).numpy(), torch.cat(sizes).numpy()
+
+    def _near_members(self, rows: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the elements of rows with members, and of the last, shorter one, a few rows at a time."""
+        near = torch.nonzero(rows)
+        for first in range(0, len(near), CPU_BLOCK_ELEMENTS // ROW_ELEMENTS):
+            some = near[first : first + CPU_BLOCK_ELEMENTS // ROW_ELEMENTS]
+            yield (some * ROW_ELEMENTS + torch.arange(ROW_ELEMENTS)).view(-1)
+        yield torch.arange(len(rows) * ROW_ELEMENTS, self.count)
 
 
 def members_of_rows(
-    sources: Sequence[torch.Tensor], base: torch.Tensor, limits: Sequence[tuple[float, float]]
+    sources: Sequence[torch.Tensor], base: torch.Tensor, limits: Sequence[tuple[float, float]], frugal: bool = False
 ) -> torch.Tensor:
     """Return how many |tau_i| of each row lie within the limits of source i; K x rows, int64.
 
     A row is ROW_ELEMENTS elements; a last, shorter one is left out. One compiled pass over all sources, on the CPU.
+    With `frugal` they are views of files, and unmapped as they are passed.
     """
-    rows = torch.empty(len(sources), len(base) // ROW_ELEMENTS)
-    whole = rows.shape[1] * ROW_ELEMENTS
-    compiled_or_plain(_count_members)(rows, [source[:whole] for source in sources], base[:whole], torch.tensor(limits))
-    return rows.to(torch.int64)
+    rows = torch.empty(len(sources), len(base) // ROW_ELEMENTS, dtype=torch.int64)
+    for first in range(0, rows.shape[1], SECTION_ROWS):
+        stop = min(first + SECTION_ROWS, rows.shape[1])
+        section = slice(first * ROW_ELEMENTS, stop * ROW_ELEMENTS)
+        views = [source[section] for source in sources]
+        counted = torch.empty(len(sources), stop - first)
+        compiled_or_plain(_count_members)(counted, views, base[section], torch.tensor(limits))
+        rows[:, first:stop] = counted.to(torch.int64)
+        if frugal:
+            unmap([*views, base[section]])
+    return rows
 
 
 def _count_members(

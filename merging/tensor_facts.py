@@ -66,17 +66,18 @@ class TensorFacts:
         """
         lookups = self.pool_files.lookups
         rounds = len(counts) // len(self.sources)
+        is_large = self.frugal and self.count >= UNMAPPED_FROM_ELEMENTS
         tables = [lookups.magnitudes(source, self._base, self.name) for source in self.recipe.sources] * rounds
         sources = [*self.sources] * rounds
         found = [table.look(count) for table, count in zip(tables, counts, strict=True)]
         rows: Sequence[torch.Tensor | None] = [None] * len(found)
         if self.compiled and self.device.type == "cpu" and any(isinstance(look, Look) for look in found):
             limits = [(look.lower, look.upper) if isinstance(look, Look) else (math.inf, math.inf) for look in found]
-            rows = [*members_of_rows(sources, self._origin, limits)]
+            rows = [*members_of_rows(sources, self._origin, limits, is_large)]
         cuts = []
         for look, source, members in zip(found, sources, rows, strict=True):
             cuts.append(look if isinstance(look, Cut) else look.into(TaskMagnitudes(source, self._origin, members)))
-            if self.frugal and self.count >= UNMAPPED_FROM_ELEMENTS:
+            if is_large:
                 unmap([source])
         return cuts
 
