@@ -10,6 +10,7 @@ import torch
 
 from campaigns.errors import FieldError, InvalidCheckpoint, field_error
 from merging.dtypes import COPIED, MERGED, TORCH_DTYPES
+from merging.mapping import map_file
 from merging.safetensors_header import CorruptHeader, TensorInfo, read_header
 
 SINGLE = "model.safetensors"
@@ -109,9 +110,7 @@ class CheckpointFiles:
 
     def _map(self, file: Path) -> mmap.mmap:
         if file not in self._maps:
-            with file.open("rb") as stream:
-                # Copy on write, as torch warns about buffers that are read-only; nobody writes.
-                self._maps[file] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._maps[file] = map_file(file)
         return self._maps[file]
 
     def _promised_tensors(self, errors: list[FieldError]) -> dict[str, set[str]]:

@@ -3,10 +3,17 @@
 import ctypes
 import mmap
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """Map a whole file. Copy on write, as torch warns about buffers that are read-only; nobody writes."""
+    with path.open("rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
 def unmap(views: Iterable[torch.Tensor]) -> None:

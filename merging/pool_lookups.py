@@ -49,9 +49,7 @@ class PoolLookups:
 
     def __init__(self, checkpoints: Mapping[str, CheckpointFiles], directory: Path | None) -> None:
         self._checkpoints = checkpoints
-        self._directory = directory / FOLDER if directory else Path(tempfile.mkdtemp(prefix="mergefront-lookups-"))
-        if directory is None:
-            weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+        self._directory = directory / FOLDER if directory else self._temporary_directory()
         self._open: dict[Path, TensorFile] = {}
         self._model_cuts: dict[tuple[str, str, float], dict[str, Cut]] = {}
         self._remembered: dict[Hashable, list[float]] = {}

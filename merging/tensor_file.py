@@ -1,8 +1,6 @@
 """Arrays kept in one safetensors file: written block by block, read through a memory map."""
 
 import itertools
-import json
-import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -10,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from merging.dtypes import TORCH_DTYPES
-from merging.safetensors_header import LENGTH_BYTES, read_header
+from merging.image_layout import PlacedTensor, header_of
+from merging.mapping import map_file
+from merging.safetensors_header import read_header
 from merging.whole_file import replace_file
 
 NUMPY_DTYPES: dict[str, npt.DTypeLike] = {"U8": np.uint8, "I64": np.int64, "F64": np.float64}
-HEADER_ALIGNMENT_BYTES = 8
 
 
 class TensorFile(Mapping[str, npt.NDArray[np.generic]]):
@@ -25,9 +24,7 @@ class TensorFile(Mapping[str, npt.NDArray[np.generic]]):
 
     def __init__(self, path: Path) -> None:
         self._tensors = read_header(path)
-        with path.open("rb") as stream:
-            # Copy on write, as torch warns about arrays that are read-only; nobody writes.
-            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        self._map = map_file(path)
 
     def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
         """Return the array of this name, without a copy."""
@@ -51,13 +48,10 @@ def write_tensor_file(
 
     The file is there whole or not at all; the caller holds its lock.
     """
-    size, end = TORCH_DTYPES[dtype].itemsize, 0
-    header = {}
+    tensors: list[PlacedTensor] = []
+    end = 0
     for name, count in counts.items():
-        header[name] = {"dtype": dtype, "shape": [count], "data_offsets": [end, end + count * size]}
-        end += count * size
-    text = json.dumps(header, ensure_ascii=False).encode()
-    text += b" " * (-len(text) % HEADER_ALIGNMENT_BYTES)
-    prefix = len(text).to_bytes(LENGTH_BYTES, "little") + text
+        start, end = end, end + count * TORCH_DTYPES[dtype].itemsize
+        tensors.append(PlacedTensor(name, dtype, (count,), start, end))
     content = (np.ascontiguousarray(block, dtype=NUMPY_DTYPES[dtype]).data.cast("B") for block in blocks if block.size)
-    replace_file(path, itertools.chain([prefix], content))
+    replace_file(path, itertools.chain([header_of(tensors)], content))

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import mmap
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from campaigns.methods import StatisticsKind
 from campaigns.noun import Noun
 from merging.calibration.settings import CalibrationSettings
 from merging.inspection import stamp_of
+from merging.mapping import map_file
 from merging.safetensors_header import CorruptHeader, TensorInfo, read_header
 
 METADATA_KEY = "mergefront.calibration"
@@ -81,8 +81,7 @@ class CalibrationStatistics:
         try:
             self.stamp = stamp_of({path.name: path})
             self._header = read_header(path)
-            with path.open("rb") as stream:
-                self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._map = map_file(path)
         except CorruptHeader as error:
             raise InvalidCheckpoint([field_error(field, error.value, f"{path.name}: {error}", error.allowed)]) from None
         except OSError as error:
