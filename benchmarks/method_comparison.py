@@ -53,7 +53,7 @@ from merging.pool_files import PoolFiles
 from merging.pool_report import inspect_pool
 from optimizer.candidate_evaluator import CandidateEvaluator, EvaluationSetup
 from optimizer.jobs import Faulted, Job, JobResult, Scored
-from optimizer.strategies import Observation, build_strategy
+from optimizer.strategies import Observation, SearchProblem, build_strategy
 from search_spaces import MethodMap
 
 SEED = 0
@@ -250,7 +250,9 @@ class Scorer:
         starts = [space.candidate(point) for point in points]
         tried = list({candidate.recipe.digest: candidate for candidate in starts}.values())
         if space.dimensions:
-            strategy = build_strategy(CmaEsSearch(), space.dimensions, (1.0,) * len(self.setup.objectives), seed)
+            strategy = build_strategy(
+                CmaEsSearch(), SearchProblem(space.dimensions, (1.0,) * len(self.setup.objectives), seed)
+            )
             for candidate in tried:
                 self._tell(strategy, candidate)
             while len(tried) < budget:

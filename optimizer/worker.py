@@ -22,7 +22,7 @@ from optimizer.candidate_evaluator import evaluation_setup
 from optimizer.executors.ray_actors import RayExecutor, connect
 from optimizer.heart import Heart
 from optimizer.loop import SearchLoop
-from optimizer.strategies import STRATEGIES, build_strategy
+from optimizer.strategies import STRATEGIES, SearchProblem, build_strategy
 from search_spaces import build_space
 from storage import Lease, Store
 
@@ -114,7 +114,7 @@ class WorkerProcess:
         spec = campaign.spec
         space = build_space(spec, campaign.pool)
         weights = tuple(objective.weight for objective in spec.objectives)
-        strategy = build_strategy(spec.strategy, space.dimensions, weights, spec.seed)
+        strategy = build_strategy(spec.strategy, SearchProblem(space.dimensions, weights, spec.seed))
         folders = tuple(str(folder) for folder in self._settings.task_folders)
         executor = RayExecutor(evaluation_setup(spec, campaign.pool, folders, self._cache_dir), spec.resources)
         try:

@@ -15,7 +15,7 @@ import numpy as np
 
 from campaigns.strategies import CmaEsSearch
 from campaigns.trial import Point
-from optimizer.strategies.strategy import Observation, check_observation
+from optimizer.strategies.strategy import Observation, SearchProblem, check_observation
 
 SAME_POINT = 1e-9  # a replay on another processor may differ from the points on record in their last bits
 Sample = np.ndarray[Any, np.dtype[np.float64]]
@@ -29,11 +29,9 @@ class CmaEs:
     of its generation. The state is the number of samples drawn per generation, from which `restore` replays.
     """
 
-    def __init__(self, spec: CmaEsSearch, dimensions: int, objective_weights: Sequence[float], seed: int) -> None:
+    def __init__(self, spec: CmaEsSearch, problem: SearchProblem) -> None:
         self._spec = spec
-        self._dimensions = dimensions
-        self._objective_weights = tuple(objective_weights)
-        self._seed = seed
+        self._problem = problem
         self._best_told: tuple[float, Point] | None = None
         self._told_before_start = 0
         self._search: Any = None  # cma.CMAEvolutionStrategy, from the first ask on
@@ -54,7 +52,7 @@ class CmaEs:
 
     def tell(self, observation: Observation) -> None:
         """Keep the result of an own sample for the next update."""
-        check_observation(observation, self._dimensions, len(self._objective_weights))
+        check_observation(observation, self._problem)
         loss = self._macro_loss(observation.losses)
         if self._search is None:
             self._told_before_start += 1
@@ -95,10 +93,10 @@ class CmaEs:
                 self.ask(())  # the first of a generation updates, as it did; for the others too few results are in
 
     def _start(self) -> None:
-        start = self._best_told[1] if self._best_told else (0.5,) * self._dimensions
+        start = self._best_told[1] if self._best_told else (0.5,) * self._problem.dimensions
         options = {
             "seed": np.nan,  # none: seeding is for numpy's global generator,
-            "randn": np.random.RandomState(self._seed).randn,  # from which cma would draw without this
+            "randn": np.random.RandomState(self._problem.seed).randn,  # from which cma would draw without this
             "bounds": [0.0, 1.0],
             "CMA_mirrors": 0,
             "verbose": -10,  # silent, and no signals file is looked for
@@ -121,5 +119,5 @@ class CmaEs:
     def _macro_loss(self, losses: tuple[float, ...] | None) -> float | None:
         if losses is None:
             return None
-        total = math.fsum(self._objective_weights)
-        return math.fsum(weight * loss for weight, loss in zip(self._objective_weights, losses, strict=True)) / total
+        weights = self._problem.objective_weights
+        return math.fsum(weight * loss for weight, loss in zip(weights, losses, strict=True)) / math.fsum(weights)

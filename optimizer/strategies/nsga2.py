@@ -21,7 +21,7 @@ from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 from campaigns.strategies import Nsga2Search
 from campaigns.trial import Point
 from optimizer.strategies.sobol import SobolSequence
-from optimizer.strategies.strategy import Observation, check_observation
+from optimizer.strategies.strategy import Observation, SearchProblem, check_observation
 
 SAME_POINT = 1e-9  # points nearer than this in every coordinate count as one
 MATING_TRIES = 50
@@ -40,13 +40,11 @@ class Nsga2:
     operators. So the population is a function of the history alone, and the state two counters.
     """
 
-    def __init__(self, spec: Nsga2Search, dimensions: int, objectives: int, seed: int) -> None:
+    def __init__(self, spec: Nsga2Search, problem: SearchProblem) -> None:
         self._size = spec.population_size
         self._design_points = spec.initial_points or max(1, spec.population_size // 2)
-        self._dimensions = dimensions
-        self._objectives = objectives
-        self._seed = seed
-        self._problem = Problem(n_var=dimensions, n_obj=objectives, xl=0.0, xu=1.0)
+        self._problem = problem
+        self._bounds = Problem(n_var=problem.dimensions, n_obj=problem.objectives, xl=0.0, xu=1.0)
         self._select = TournamentSelection(func_comp=binary_tournament)
         self._cross = SBX(
             eta=spec.crossover_eta,
@@ -57,14 +55,14 @@ class Nsga2:
         )
         self._mutate = PM(eta=spec.mutation_eta)
         self._survive = RankAndCrowding()
-        self._design = SobolSequence(dimensions, seed)
+        self._design = SobolSequence(problem.dimensions, problem.seed)
         self._population = Population.create()
         self._told: list[Point] = []
         self._asked = 0
 
     def ask(self, pending: Sequence[Point]) -> Point:
         """Return a design point while there are any (or nothing is known yet), else a child of the population."""
-        generator = np.random.default_rng([self._seed, ASK_STREAM, self._asked])
+        generator = np.random.default_rng([self._problem.seed, ASK_STREAM, self._asked])
         self._asked += 1
         if self._design.drawn < self._design_points or len(self._population) == 0:
             return self._design.next()
@@ -73,20 +71,20 @@ class Nsga2:
             child = self._child(generator)
             if not (np.abs(taken - child) < SAME_POINT).all(axis=1).any():
                 return tuple(child.tolist())
-        return tuple(generator.random(self._dimensions).tolist())
+        return tuple(generator.random(self._problem.dimensions).tolist())
 
     def tell(self, observation: Observation) -> None:
         """Let a feasible point compete for a place in the population; baselines compete like all others."""
-        check_observation(observation, self._dimensions, self._objectives)
-        generator = np.random.default_rng([self._seed, TELL_STREAM, len(self._told)])
+        check_observation(observation, self._problem)
+        generator = np.random.default_rng([self._problem.seed, TELL_STREAM, len(self._told)])
         self._told.append(observation.point)
         if observation.losses is None:
             return
         newcomer = Individual(X=np.array(observation.point), F=np.array(observation.losses))
         contenders = Population.merge(self._population, Population.create(newcomer))
-        survivors = self._survive.do(self._problem, contenders, n_survive=self._size, random_state=generator)
+        survivors = self._survive.do(self._bounds, contenders, n_survive=self._size, random_state=generator)
         # Again without truncation: crowding is to be measured among those who are left.
-        self._population = self._survive.do(self._problem, survivors, random_state=generator)
+        self._population = self._survive.do(self._bounds, survivors, random_state=generator)
 
     def state(self) -> dict[str, Any]:
         """Return how many points were asked for, and how many of them came from the design."""
@@ -103,8 +101,8 @@ class Nsga2:
         # The tournament reads its rule and its generator from the algorithm that it believes to be part of.
         rule = SimpleNamespace(tournament_type="comp_by_rank_and_crowding", random_state=generator)
         parents = self._select.do(
-            self._problem, self._population, n_select=1, n_parents=2, algorithm=rule, random_state=generator
+            self._bounds, self._population, n_select=1, n_parents=2, algorithm=rule, random_state=generator
         )
-        children = self._cross.do(self._problem, parents, random_state=generator)
-        children = self._mutate.do(self._problem, children, random_state=generator)
+        children = self._cross.do(self._bounds, parents, random_state=generator)
+        children = self._mutate.do(self._bounds, children, random_state=generator)
         return np.asarray(children.get("X")[0], dtype=np.float64)

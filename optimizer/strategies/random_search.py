@@ -6,27 +6,25 @@ from typing import Any
 import numpy as np
 
 from campaigns.trial import Point
-from optimizer.strategies.strategy import Observation, check_observation
+from optimizer.strategies.strategy import Observation, SearchProblem, check_observation
 
 
 class RandomSearch:
     """Uniform draws from [0, 1]^n. Draw k comes from a generator of its own, seeded by (seed, k)."""
 
-    def __init__(self, dimensions: int, objectives: int, seed: int) -> None:
-        self._dimensions = dimensions
-        self._objectives = objectives
-        self._seed = seed
+    def __init__(self, problem: SearchProblem) -> None:
+        self._problem = problem
         self._drawn = 0
 
     def ask(self, pending: Sequence[Point]) -> Point:
         """Return the next draw, whatever is pending."""
-        draw = np.random.default_rng([self._seed, self._drawn]).random(self._dimensions)
+        draw = np.random.default_rng([self._problem.seed, self._drawn]).random(self._problem.dimensions)
         self._drawn += 1
         return tuple(draw.tolist())
 
     def tell(self, observation: Observation) -> None:
         """Check the observation; draws depend on none."""
-        check_observation(observation, self._dimensions, self._objectives)
+        check_observation(observation, self._problem)
 
     def state(self) -> dict[str, Any]:
         """Return the number of draws."""

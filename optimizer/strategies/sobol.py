@@ -6,7 +6,7 @@ from typing import Any
 from scipy.stats import qmc
 
 from campaigns.trial import Point
-from optimizer.strategies.strategy import Observation, check_observation
+from optimizer.strategies.strategy import Observation, SearchProblem, check_observation
 
 
 class SobolSequence:
@@ -32,10 +32,9 @@ class SobolSequence:
 class SobolSearch:
     """Proposes the points of a Sobol sequence in order."""
 
-    def __init__(self, dimensions: int, objectives: int, seed: int) -> None:
-        self._dimensions = dimensions
-        self._objectives = objectives
-        self._sequence = SobolSequence(dimensions, seed)
+    def __init__(self, problem: SearchProblem) -> None:
+        self._problem = problem
+        self._sequence = SobolSequence(problem.dimensions, problem.seed)
 
     def ask(self, pending: Sequence[Point]) -> Point:
         """Return the next point of the sequence, whatever is pending."""
@@ -43,7 +42,7 @@ class SobolSearch:
 
     def tell(self, observation: Observation) -> None:
         """Check the observation; the sequence depends on none."""
-        check_observation(observation, self._dimensions, self._objectives)
+        check_observation(observation, self._problem)
 
     def state(self) -> dict[str, Any]:
         """Return the position in the sequence."""

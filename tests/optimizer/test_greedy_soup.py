@@ -20,7 +20,7 @@ from optimizer.executors.local import LocalExecutor
 from optimizer.greedy_soup import GreedySoup, Members, greedy_soup
 from optimizer.jobs import Infeasible, Job, JobResult, Scored
 from optimizer.loop import SearchLoop
-from optimizer.strategies import build_strategy
+from optimizer.strategies import SearchProblem, build_strategy
 from search_spaces import build_space
 from storage import Store
 
@@ -109,7 +109,7 @@ def run(store: Store, evaluate: Evaluate = measured, slots: int = 1, seconds: fl
     assert lease is not None
     campaign = store.campaign(lease.campaign_id)
     space = build_space(campaign.spec, campaign.pool)
-    strategy = build_strategy(campaign.spec.strategy, space.dimensions, (1.0,), campaign.spec.seed)
+    strategy = build_strategy(campaign.spec.strategy, SearchProblem(space.dimensions, (1.0,), campaign.spec.seed))
     return SearchLoop(store, lease, LocalExecutor(evaluate, slots), strategy, space).run()
 
 

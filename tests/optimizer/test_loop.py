@@ -11,7 +11,7 @@ from campaigns.trial import Evaluated, Timing
 from optimizer.executors.local import LocalExecutor
 from optimizer.jobs import Faulted, Infeasible, JobResult, Scored
 from optimizer.loop import FAULTS_IN_A_ROW_PER_ACTOR, MIN_FAULTS_IN_A_ROW, SearchLoop
-from optimizer.strategies import build_strategy
+from optimizer.strategies import SearchProblem, build_strategy
 from optimizer.summary import FIRST_TRIALS
 from search_spaces import build_space
 from storage import Store
@@ -90,7 +90,7 @@ def loop(store, lease, evaluate, slots=2, should_stop=lambda: False):
     campaign = store.campaign(lease.campaign_id)
     space = build_space(campaign.spec, campaign.pool)
     weights = tuple(objective.weight for objective in campaign.spec.objectives)
-    strategy = build_strategy(campaign.spec.strategy, space.dimensions, weights, campaign.spec.seed)
+    strategy = build_strategy(campaign.spec.strategy, SearchProblem(space.dimensions, weights, campaign.spec.seed))
     return SearchLoop(store, lease, LocalExecutor(evaluate, slots), strategy, space, should_stop)
 
 

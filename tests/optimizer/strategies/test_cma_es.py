@@ -6,13 +6,13 @@ import pytest
 
 from campaigns.strategies import CmaEsSearch
 from campaigns.trial import Point
-from optimizer.strategies import Observation, Strategy, build_strategy
+from optimizer.strategies import Observation, SearchProblem, Strategy, build_strategy
 
 TARGET = np.array([0.3, 0.6, 0.8])
 
 
 def build(weights: tuple[float, ...] = (1.0,), seed: int = 11, **fields: float) -> Strategy:
-    return build_strategy(CmaEsSearch(**fields), 3, weights, seed)
+    return build_strategy(CmaEsSearch(**fields), SearchProblem(3, weights, seed))
 
 
 def distance(point: Point) -> float:

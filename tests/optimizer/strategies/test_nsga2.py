@@ -7,12 +7,12 @@ from campaigns import strategies as specs
 from campaigns.strategies import Nsga2Search, RandomSearch
 from campaigns.trial import Point
 from optimizer.front import frozen_reference_point, hypervolume
-from optimizer.strategies import Observation, Strategy, build_strategy
+from optimizer.strategies import Observation, SearchProblem, Strategy, build_strategy
 from optimizer.strategies.sobol import SobolSequence
 
 
 def build(dimensions: int = 3, **fields: int) -> Strategy:
-    return build_strategy(Nsga2Search(**{"population_size": 6, **fields}), dimensions, (1.0, 1.0), 7)
+    return build_strategy(Nsga2Search(**{"population_size": 6, **fields}), SearchProblem(dimensions, (1.0, 1.0), 7))
 
 
 def front_point(share: float) -> Observation:
@@ -113,7 +113,7 @@ class QuadraticTradeOffs:
 
     def covered(self, spec: specs.Strategy, seed: int, evaluations: int = 96, actors: int = 4) -> float:
         """Return the hypervolume after `evaluations` asks with `actors` results out at any time, told out of order."""
-        strategy = build_strategy(spec, self.checkpoints, (1.0,) * 4, seed)
+        strategy = build_strategy(spec, SearchProblem(self.checkpoints, (1.0,) * 4, seed))
         told = [Observation(point, self.losses(point)) for point in self.baselines()]
         reference_point = frozen_reference_point([o.losses for o in told if o.losses])
         for observation in told:

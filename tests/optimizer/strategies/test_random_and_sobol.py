@@ -4,11 +4,11 @@ from scipy.stats import qmc
 
 from campaigns import strategies as specs
 from campaigns.strategies import RandomSearch, SobolSearch
-from optimizer.strategies import build_strategy
+from optimizer.strategies import SearchProblem, build_strategy
 
 
 def points(spec: specs.Strategy, count: int, seed: int = 0) -> np.ndarray:
-    strategy = build_strategy(spec, 4, (1.0,), seed)
+    strategy = build_strategy(spec, SearchProblem(4, (1.0,), seed))
     return np.array([strategy.ask(()) for _ in range(count)])
 
 

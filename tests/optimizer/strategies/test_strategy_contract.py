@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from campaigns import strategies as specs
 from campaigns.trial import Point
-from optimizer.strategies import STRATEGIES, Observation, Strategy, build_strategy
+from optimizer.strategies import STRATEGIES, Observation, SearchProblem, Strategy, build_strategy
 
 SPECS: dict[str, specs.Strategy] = {
     "random": specs.RandomSearch(),
@@ -26,7 +26,7 @@ every_strategy = pytest.mark.parametrize("kind", STRATEGIES)
 
 
 def build(kind: str, seed: int = 5, dimensions: int = DIMENSIONS) -> Strategy:
-    return build_strategy(SPECS[kind], dimensions, WEIGHTS, seed)
+    return build_strategy(SPECS[kind], SearchProblem(dimensions, WEIGHTS, seed))
 
 
 def losses(point: Point) -> tuple[float, ...]:
@@ -196,4 +196,4 @@ def test_the_state_stays_small(kind: str) -> None:
 @pytest.mark.parametrize(("dimensions", "weights"), [(0, (1.0,)), (2, ()), (2, (0.0, 0.0))])
 def test_a_search_of_nothing_is_refused(dimensions: int, weights: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="at least one dimension"):
-        build_strategy(specs.RandomSearch(), dimensions, weights, 0)
+        SearchProblem(dimensions, weights, 0)
