@@ -4,12 +4,16 @@ import functools
 import logging
 from collections.abc import Callable
 from types import FunctionType
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 
 torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
 """Variants of one function: by the number of sources, their types and the method's flags."""
+
+OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"cpp.threads": 1, "cpp_wrapper": True}
+"""Compiled functions use the calling thread alone and hold no lock of Python's meanwhile (their wrapper is C++, too):
+several run beside each other on blocks of their own, and none waits at a barrier for a thread that others keep busy."""
 
 logger = logging.getLogger(__name__)
 Parameters = ParamSpec("Parameters")
@@ -20,11 +24,12 @@ def compiled_or_plain(function: Callable[Parameters, None]) -> Callable[Paramete
     """Return `function`, which writes into its arguments, compiled for any length of them.
 
     Compiling needs a C++ compiler and happens at the first call. Where it fails, the plain function takes over, for
-    good; bits are equal (the compiler is told not to fuse multiply and add).
+    good; bits are equal (the compiler is told not to fuse multiply and add). Any thread may call the result.
     """
-    compiled = torch.compile(_with_own_code(function), dynamic=True, fullgraph=True)
+    compiled = torch.compile(_with_own_code(function), dynamic=True, fullgraph=True, options=OPTIONS)
     usable = True
 
+    @torch.no_grad()  # of each thread alone: a function is compiled anew for another mode
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         nonlocal usable
         if usable:

@@ -12,10 +12,10 @@ from merging.checkpoint import COMPANIONS, CONFIG, INDEX
 from merging.image_layout import config_document, index_document, plan_shards
 from merging.inspection import Progress
 from merging.kernel import COMPILE_FROM_ELEMENTS, Kernel
-from merging.merged_shard import DISK_ELEMENTS, STREAM_ELEMENTS, MergedShard
+from merging.merged_shard import STREAM_ELEMENTS, MergedShard
 from merging.pool_files import PoolFiles
+from merging.shard_writer import write_shard
 from merging.whole_directory import scratch_directory
-from merging.write_behind import write_behind
 
 MAX_SHARD_BYTES = 5_000_000_000
 COPY_BLOCK_BYTES = 4 << 20
@@ -81,8 +81,8 @@ class MergedModel:
             raise ValueError(f"{name} has {size} bytes; bytes {start} to {stop} are no range of it")
         if name in self._shards:
             self.pool_files.verify()
-            shard = MergedShard(Kernel(self.recipe, self.pool_files), self._shards[name], STREAM_ELEMENTS)
-            return (bytes(block) for block in shard.blocks(start, stop))
+            shard = MergedShard(Kernel(self.recipe, self.pool_files), self._shards[name])
+            return (bytes(block) for block in shard.blocks(start, stop, STREAM_ELEMENTS))
         if name in self._documents:
             return iter([self._documents[name][start:stop]])
         return _read_file(self._copied[name], start, stop)
@@ -114,12 +114,17 @@ class MergedModel:
         kernel = Kernel(self.recipe, self.pool_files, self.compiled, frugal=True)
         for name in sorted(self.files, key=lambda name: name == CONFIG):  # no directory is a model without it
             shard = self._shards.get(name)
-            blocks = MergedShard(kernel, shard, DISK_ELEMENTS).blocks() if shard else self.read(name)
-            with (directory / name).open("wb", buffering=0) as stream:
-                for written in write_behind(stream, blocks):
-                    done += written
-                    if done < self.size_bytes:  # all of it is done when the directory is in its place
-                        progress(done, self.size_bytes)
+            path = directory / name
+            for written in write_shard(MergedShard(kernel, shard), path) if shard else self._copy_file(name, path):
+                done += written
+                if done < self.size_bytes:  # all of it is done when the directory is in its place
+                    progress(done, self.size_bytes)
+        self.pool_files.verify()
+
+    def _copy_file(self, name: str, path: Path) -> Iterator[int]:
+        with path.open("wb") as stream:
+            for block in self.read(name):
+                yield stream.write(block)
 
     def _list(self) -> Iterator[MergedFile]:
         for name, shard in self._shards.items():

@@ -1,6 +1,8 @@
 """The live model: one transformers model whose parameters are rewritten in place for every candidate."""
 
+import math
 import time
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -10,13 +12,17 @@ from campaigns.pools import Dtype
 from campaigns.recipe import Recipe
 from merging.causal_model import Place, build_model, find_places
 from merging.dtypes import RECIPE_DTYPES
-from merging.kernel import COMPILE_FROM_ELEMENTS, Kernel
+from merging.kernel import COMPILE_FROM_ELEMENTS, DEVICE_BLOCK_ELEMENTS, Kernel, merging_threads
+from merging.l1_distance import l1_parts
 from merging.pool_files import PoolFiles
 from merging.residence import residence_on
 from merging.runs import Run, Slot, plan_runs
+from merging.threads import spread
 
 ALIGNMENT_BYTES = 64
 """Parameters start where torch's own allocator would put them: some kernels' results depend on alignment."""
+CPU_WINDOW_ELEMENTS = 1 << 20
+"""Elements that a thread merges before it takes the next: enough to make up for the call, few enough to share out."""
 
 
 class LiveModel:
@@ -43,6 +49,7 @@ class LiveModel:
         self._places = find_places(self.model, pool_files.template)
         self.tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
         self._residence = residence_on(self.device, _size_bytes(pool_files))
+        self._window_elements = CPU_WINDOW_ELEMENTS if self.device.type == "cpu" else DEVICE_BLOCK_ELEMENTS
         self._buffers = [self._buffer(names, kind) for kind, names in self._names_by_dtype().items()]
 
     @torch.no_grad()
@@ -56,12 +63,40 @@ class LiveModel:
         self.pool_files.check(recipe)
         self.pool_files.verify()
         kernel = Kernel(recipe, self.pool_files, self.compiled)
-        for values, runs in self._buffers:
-            for run in runs:
-                kernel.merge_run(run, values[run.start : run.start + run.count])
+        threads = merging_threads(kernel) if self.device.type == "cpu" else 1
+
+        def merge(window: tuple[torch.Tensor, Run, int]) -> None:
+            kernel.merge_run(window[1], window[0], window[2])
+
+        for _ in spread(lambda: torch.no_grad()(merge), self._windows(kernel), threads):
+            pass
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter() - started
+
+    def _windows(self, kernel: Kernel) -> Iterator[tuple[torch.Tensor, Run, int]]:
+        """Yield parameters, the run that they are merged from, and the element of it where they begin."""
+        for values, runs in self._buffers:
+            for run in runs:
+                for start, stop in kernel.windows(run, self._window_elements, self._window_elements):
+                    yield values[run.start + start : run.start + stop], run, start
+
+    @torch.no_grad()
+    def delta_l1(self) -> float:
+        """Return sum |theta - theta_0| over the tensors of the files: the L1 norm of the merged task vector.
+
+        theta are the live parameters, theta_0 those of the pool's base, rounded to the type of theta. Any number of
+        threads gives the same bits. Raises RuntimeError where the pool has no base.
+        """
+        base = self.pool_files.pool.base
+        if base is None:
+            raise RuntimeError("a pool without a base has no task vectors")
+        return math.fsum(
+            part
+            for values, runs in self._buffers
+            for run in runs
+            for part in l1_parts(values[run.start : run.start + run.count], run.sources[base.digest])
+        )
 
     def _names_by_dtype(self) -> dict[torch.dtype, list[str]]:
         """Group the merged tensors that the model has by the type it has them in: some stay float32 by design."""

@@ -50,7 +50,7 @@ class PoolLookups:
     def __init__(self, checkpoints: Mapping[str, CheckpointFiles], directory: Path | None) -> None:
         self._checkpoints = checkpoints
         self._directory = directory / FOLDER if directory else self._temporary_directory()
-        self._open: dict[Path, TensorFile] = {}
+        self._open: dict[tuple[str, ...], TensorFile] = {}
         self._model_cuts: dict[tuple[str, str, float], dict[str, Cut]] = {}
         self._remembered: dict[Hashable, list[float]] = {}
         self._lock = threading.Lock()
@@ -98,12 +98,13 @@ class PoolLookups:
         return found.astype(np.float64).reshape(len(sources), len(sources))
 
     def _find(self, kind: str, digests: Sequence[str], write: Callable[[Path, Sequence[str]], None]) -> TensorFile:
-        key = hashlib.sha256("\0".join([str(VERSION), *digests]).encode()).hexdigest()
-        path = self._directory / f"{kind}-{key[:32]}.safetensors"
+        wanted = (kind, *digests)
         with self._lock:
-            if path not in self._open:
-                self._open[path] = self._opened(path) or self._written(path, kind, digests, write)
-            return self._open[path]
+            if wanted not in self._open:
+                key = hashlib.sha256("\0".join([str(VERSION), *digests]).encode()).hexdigest()
+                path = self._directory / f"{kind}-{key[:32]}.safetensors"
+                self._open[wanted] = self._opened(path) or self._written(path, kind, digests, write)
+            return self._open[wanted]
 
     def _temporary_directory(self) -> Path:
         directory = tempfile.mkdtemp(prefix="mergefront-lookups-")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -20,16 +21,26 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where the elements of a run lie in a checkpoint: from byte `start` of `file` on."""
+
+    file: Path
+    start: int
+
+
+@dataclass(frozen=True)
 class Run:
     """Elements [start, start + count) of a 1-D result, and where they come from: one 1-D view per checkpoint digest.
 
-    `slots` are the tensors that they belong to, in order and without gaps.
+    `slots` are the tensors that they belong to, in order and without gaps; `places` tells by digest where the files
+    have them.
     """
 
     start: int
     count: int
     slots: tuple[Slot, ...]
     sources: dict[str, torch.Tensor]
+    places: dict[str, Place]
 
     def kept(self, residence: Residence, device: torch.device) -> "Run":
         """Return the run with its sources where they are to stay for merges on `device`."""
@@ -62,8 +73,9 @@ def _touch(before: TensorInfo, tensor: TensorInfo) -> bool:
 
 def _run(group: list[Slot], checkpoints: Mapping[str, CheckpointFiles]) -> Run:
     count = sum(slot.count for slot in group)
-    sources = {}
+    sources, places = {}, {}
     for digest, files in checkpoints.items():
         first = files.tensors[group[0].name]
         sources[digest] = files.flat(first.file, first.dtype, first.start, count)
-    return Run(group[0].start, count, tuple(group), sources)
+        places[digest] = Place(first.file, first.start)
+    return Run(group[0].start, count, tuple(group), sources, places)

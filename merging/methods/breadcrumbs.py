@@ -29,7 +29,7 @@ class Breadcrumbs:
     def formula(self, block: Block) -> torch.Tensor:
         """Return theta_0 + scale * sum, in float32."""
         count = len(block.sources)
-        return block.origin() + weighted_sum(breadcrumbs_of(block), block.floats) * block.floats[3 * count]
+        return block.origin() + weighted_sum(breadcrumbs_of(block), block) * block.floats[3 * count]
 
     def verbatim(self, method: Method) -> int | None:
         """Return -1, the base, when nothing is added to it."""

@@ -28,7 +28,7 @@ class Consensus:
         """Return theta_0 + scale * what is agreed upon, in float32."""
         count = len(block.sources)
         task_vectors = block.task_vectors()
-        merged = weighted_sum(task_vectors, block.floats)
+        merged = weighted_sum(task_vectors, block)
         masks = [tau.abs() >= (merged - tau).abs() * block.floats[count] for tau in task_vectors]
         agreed = total([mask.to(torch.int32) for mask in masks]) >= block.counts[0]
         return block.origin() + torch.where(agreed, merged, 0.0) * block.floats[count + 1]

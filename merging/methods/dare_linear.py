@@ -27,7 +27,7 @@ class DareLinear:
     def formula(self, block: Block) -> torch.Tensor:
         """Return theta_0 + scale * sum, in float32."""
         count = len(block.sources)
-        return block.origin() + weighted_sum(dare_dropped(block), block.floats) * block.floats[2 * count]
+        return block.origin() + weighted_sum(dare_dropped(block), block) * block.floats[2 * count]
 
     def verbatim(self, method: Method) -> int | None:
         """Return -1, the base, when nothing is added to it."""

@@ -37,7 +37,7 @@ class DellaLinear:
         count = len(block.sources)
         return (
             block.origin()
-            + weighted_sum(della_dropped(block, rescale=block.flags[0]), block.floats) * block.floats[2 * count + 1]
+            + weighted_sum(della_dropped(block, rescale=block.flags[0]), block) * block.floats[2 * count + 1]
         )
 
     def verbatim(self, method: Method) -> int | None:

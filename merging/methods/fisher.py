@@ -40,7 +40,7 @@ class Fisher:
         """Return the weighted mean in float32."""
         count = len(block.sources)
         if not block.extras:
-            return weighted_sum(block.sources, block.floats)
+            return weighted_sum(block.sources, block)
         floor = block.floats[2 * count]
         weights = [
             torch.maximum(extra * block.floats[count + index], floor) * block.floats[index]

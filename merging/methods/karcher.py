@@ -28,7 +28,7 @@ class Karcher:
 
     def formula(self, block: Block) -> torch.Tensor:
         """Return the weighted sum in float32."""
-        return weighted_sum(block.sources, block.floats)
+        return weighted_sum(block.sources, block)
 
     def verbatim(self, method: Method) -> int | None:
         """Return the only source with a weight."""

@@ -22,7 +22,7 @@ class Linear:
 
     def formula(self, block: Block) -> torch.Tensor:
         """Return sum_i w_i theta_i in float32."""
-        return weighted_sum(block.sources, block.floats)
+        return weighted_sum(block.sources, block)
 
     def verbatim(self, method: Method) -> int | None:
         """Return the only source with a weight when that weight is 1."""

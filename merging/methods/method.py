@@ -48,6 +48,8 @@ class Block(NamedTuple):
     counts: torch.Tensor
     flags: tuple[bool, ...]
     start: torch.Tensor
+    has_idle: bool = False
+    """Whether a source weighs nothing: one of the first floats is 0."""
 
     def task_vectors(self) -> list[torch.Tensor]:
         """Return tau_i = theta_i - theta_0, in float32."""
@@ -121,14 +123,16 @@ def base_if_unmoved(scale: float, weights: Sequence[float], densities: Sequence[
     return None if scale != 0 and any(moving) else -1
 
 
-def weighted_sum(terms: Sequence[torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
-    """Return sum_i w_i x_i in float32, added up in order; a term of weight 0 changes no bit of it.
+def weighted_sum(terms: Sequence[torch.Tensor], block: Block) -> torch.Tensor:
+    """Return sum_i w_i x_i in float32, added up in order, w_i the first floats; a weight of 0 changes no bit of it.
 
     Such a term counts as -0.0: the one number that, added to any other (-0.0 included), does not change it.
     """
     total: torch.Tensor | None = None
     for index, term in enumerate(terms):
-        product = torch.where(weights[index] == 0, -0.0, term.float() * weights[index])
+        product = term.float() * block.floats[index]
+        if block.has_idle:
+            product = torch.where(block.floats[index] == 0, -0.0, product)
         total = product if total is None else total + product
     assert total is not None
     return total

@@ -37,7 +37,7 @@ class RegMean:
 
     def formula(self, block: Block) -> torch.Tensor:
         """Return the solution, or the weighted mean, in float32."""
-        return block.extras[0].float() if block.extras else weighted_sum(block.sources, block.floats)
+        return block.extras[0].float() if block.extras else weighted_sum(block.sources, block)
 
     def verbatim(self, method: Method) -> int | None:
         """Return the only source with a weight."""

@@ -25,7 +25,7 @@ class Slerp:
 
     def formula(self, block: Block) -> torch.Tensor:
         """Return the weighted sum in float32."""
-        return weighted_sum(block.sources, block.floats)
+        return weighted_sum(block.sources, block)
 
     def verbatim(self, method: Method) -> int | None:
         """Return the first source for t = 0, the second for t = 1."""

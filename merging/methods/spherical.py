@@ -52,8 +52,8 @@ def slerp_weights(products: Matrix, t: float, min_sine: float) -> list[float]:
 def weighted_vectors(block: Block) -> torch.Tensor:
     """Return sum_i c_i x_i, added to theta_0 where there is a base; float32. The first floats are the c_i."""
     if block.base is None:
-        return weighted_sum(block.sources, block.floats)
-    return block.origin() + weighted_sum(block.task_vectors(), block.floats)
+        return weighted_sum(block.sources, block)
+    return block.origin() + weighted_sum(block.task_vectors(), block)
 
 
 def as_floats(weights: Vector) -> Sequence[float]:

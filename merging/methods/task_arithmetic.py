@@ -22,7 +22,7 @@ class TaskArithmetic:
 
     def formula(self, block: Block) -> torch.Tensor:
         """Return theta_0 + scale * sum_i w_i (theta_i - theta_0) in float32."""
-        return block.origin() + weighted_sum(block.task_vectors(), block.floats) * block.floats[len(block.sources)]
+        return block.origin() + weighted_sum(block.task_vectors(), block) * block.floats[len(block.sources)]
 
     def verbatim(self, method: Method) -> int | None:
         """Return -1, the base, when the task vectors come to nothing."""

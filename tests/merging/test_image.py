@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from campaigns.errors import InvalidCheckpoint, InvalidInput, NotFound
-from campaigns.methods import LinearMerge, TaskArithmeticMerge
+from campaigns.methods import DellaMerge, LinearMerge, TaskArithmeticMerge, TiesMerge
 from campaigns.pools import Pool
 from campaigns.recipe import Recipe
-from merging import image
+from merging import image, shard_writer
 from merging.dtypes import RECIPE_DTYPES
 from merging.image import MergedModel
 from merging.live import LiveModel
@@ -282,3 +282,47 @@ def test_numbers_beyond_float16_are_refused(pool: Pool, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"recipe\.dtype: .*too large for float16"):
         MergedModel(PoolFiles(pool), recipe).write_directory(tmp_path / "merged")
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("whole_bytes", [1 << 10, 1 << 14, 1 << 30])
+@pytest.mark.parametrize("window_elements", [100, 1 << 19])
+@pytest.mark.parametrize(
+    "method",
+    [
+        LinearMerge(weights=(0.4, 0.0, 0.7)),
+        TiesMerge(weights=(0.4, 0.3, 0.7), densities=(0.2, 0.5, 0.9)),
+        DellaMerge(weights=(0.4, 0.3, 0.7), densities=(0.2, 0.5, 0.9)),
+    ],
+    ids=lambda method: method.kind,
+)
+def test_any_windows_and_threads_write_the_same_bytes(
+    pool: Pool, method: Any, window_elements: int, whole_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pool.base is not None
+    sources = tuple(c.digest for c in pool.checkpoints)
+    template = pool.template.digest
+    recipe = Recipe(method=method, sources=sources, base=pool.base.digest, template=template, dtype="bfloat16")
+    model = MergedModel(PoolFiles(pool), recipe, max_shard_bytes=100_000)
+    monkeypatch.setattr(shard_writer, "WINDOW_ELEMENTS", window_elements)
+    monkeypatch.setattr(shard_writer, "WHOLE_BYTES", whole_bytes)
+    monkeypatch.setattr(shard_writer, "merging_threads", lambda kernel: 3)
+    model.write_directory(tmp_path / "merged")
+    for name in model.files:
+        assert (tmp_path / "merged" / name).read_bytes() == content(model, name)
+
+
+def test_sources_that_change_while_they_are_read_leave_nothing(
+    make_checkpoint: Any, tmp_path: Path, pool_of: Any
+) -> None:
+    for seed, name in enumerate("ab"):
+        make_checkpoint(name, seed=seed)
+    pool = pool_of(tmp_path, ["a", "b"])
+    model = MergedModel(PoolFiles(pool), linear(pool, 0.5, 0.5))
+    weights = tmp_path / "a" / "model.safetensors"
+
+    def change(done: int, total: int) -> None:
+        weights.write_bytes(weights.read_bytes())
+
+    with pytest.raises(InvalidCheckpoint, match="changed on disk"):
+        model.write_directory(tmp_path / "merged", change)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
