@@ -203,14 +203,14 @@ class Kernel:
         method = self.recipe.method_of(name)
         shape = self.pool_files.template.tensors[name].shape
         compiled = self.compiled and len(sources[0]) >= COMPILED_FROM_ELEMENTS
-        is_mapped = self.frugal and not is_whole
-        facts = TensorFacts(name, shape, sources, base, self.recipe, self.pool_files, compiled, is_mapped)
+        is_mapped, is_loaded = self.frugal and not is_whole, self.frugal and is_whole
+        facts = TensorFacts(name, shape, sources, base, self.recipe, self.pool_files, compiled, is_mapped, is_loaded)
         numbers = rule.numbers(method, facts)
         if is_mapped:
             unmap(whole.values())
         form = _form(self.recipe, numbers, sources[0].device)
         lean = _lean(form) if rule.skips_zero_weights else form
-        is_mapping_extras = numbers.mapped_extras and sources[0].device.type == "cpu"
+        is_mapping_extras = numbers.mapped_extras and is_mapped and sources[0].device.type == "cpu"
         return Stretch(method.kind, form, lean, is_mapping_extras, stop - first)
 
 

@@ -87,9 +87,13 @@ class PoolLookups:
         firsts = np.cumsum([0, *counts])[:-1].tolist()
         return {name: Cut(cut.threshold, cut.position - first) for name, first in zip(names, firsts, strict=True)}
 
-    def row_ranks(self, source: str, base: str, tensor: str) -> torch.Tensor:
-        """Return the level of |tau| of each element within its row, 0 to 255; uint8, 1-D."""
-        return torch.from_numpy(self._find("row-ranks", [source, base], self._write_row_ranks)[tensor])
+    def row_ranks(self, source: str, base: str, tensor: str, copied: bool = False) -> torch.Tensor:
+        """Return the level of |tau| of each element within its row, 0 to 255; uint8, 1-D.
+
+        It is a view of a file, unless a copy is wanted.
+        """
+        file = self._find("row-ranks", [source, base], self._write_row_ranks)
+        return torch.from_numpy(file.copy(tensor) if copied else file[tensor])
 
     def dot_products(self, sources: Sequence[str], base: str | None, tensor: str) -> npt.NDArray[np.float64]:
         """Return <x_i, x_j> of a tensor for each pair of sources or, with a base, of task vectors; float64, square."""

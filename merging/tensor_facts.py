@@ -24,7 +24,8 @@ UNMAPPED_FROM_ELEMENTS = 1 << 23
 class TensorFacts:
     """One tensor of a recipe's sources and base: whole, 1-D, on the device where it is merged.
 
-    `compiled` is whether long passes may be compiled, `frugal` whether sources are unmapped after them.
+    `compiled` is whether long passes may be compiled, `frugal` whether sources are unmapped after them, `loaded`
+    whether they lie in buffers instead of mapped files, as what else there is of the tensor should.
     """
 
     name: str
@@ -35,6 +36,7 @@ class TensorFacts:
     pool_files: PoolFiles
     compiled: bool = False
     frugal: bool = False
+    loaded: bool = False
 
     @property
     def count(self) -> int:
@@ -56,7 +58,8 @@ class TensorFacts:
 
     def row_ranks(self, index: int) -> torch.Tensor:
         """Return the level, 0 to 255, of each |tau| of source `index` within its row; uint8, 1-D."""
-        ranks = self.pool_files.lookups.row_ranks(self.recipe.sources[index], self._base, self.name)
+        source = self.recipe.sources[index]
+        ranks = self.pool_files.lookups.row_ranks(source, self._base, self.name, copied=self.loaded)
         return ranks.to(self.device)
 
     def largest(self, counts: Sequence[int]) -> list[Cut]:
@@ -70,6 +73,8 @@ class TensorFacts:
         tables = [lookups.magnitudes(source, self._base, self.name) for source in self.recipe.sources] * rounds
         sources = [*self.sources] * rounds
         found = [table.look(count) for table, count in zip(tables, counts, strict=True)]
+        if self.frugal or self.loaded:
+            unmap(torch.from_numpy(numbers) for table in tables for numbers in (table.prefixes, table.upto))
         rows: Sequence[torch.Tensor | None] = [None] * len(found)
         if self.compiled and self.device.type == "cpu" and any(isinstance(look, Look) for look in found):
             limits = [(look.lower, look.upper) if isinstance(look, Look) else (math.inf, math.inf) for look in found]
