@@ -75,19 +75,18 @@ class TaskMagnitudes(Magnitudes):
             return (source[elements].float() - base[elements].float()).abs()
 
         super().__init__(measure, len(source), source.device)
-        self._tensors = (source, base)
         self._rows = rows
 
     def position(self, count: int, lower: float, upper: float) -> int:
         """Return the element that is the `count`-th, from 1 on, of those with lower <= magnitude < upper."""
         if self._rows is None:
             return super().position(count, lower, upper)
-        before = self._rows.cumsum(0)
-        row = int(torch.searchsorted(before, count))
+        before = self._rows.numpy().cumsum()
+        row = int(np.searchsorted(before, count))
         rest = count - (int(before[row - 1]) if row else 0)
         start = row * ROW_ELEMENTS
-        source, base = (tensor[start : start + 2 * ROW_ELEMENTS] for tensor in self._tensors)
-        return start + TaskMagnitudes(source, base).position(rest, lower, upper)
+        magnitudes = self.measure(slice(start, start + 2 * ROW_ELEMENTS)).numpy()
+        return start + int(np.flatnonzero((magnitudes >= lower) & (magnitudes < upper))[rest - 1])
 
     def between(self, lower: float, upper: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """Return the elements with lower <= magnitude < upper, in order, and their magnitudes."""
