@@ -21,6 +21,7 @@ COPY optimizer ./optimizer
 COPY storage ./storage
 COPY api ./api
 COPY dashboard ./dashboard
+COPY fronts ./fronts
 COPY mergefront ./mergefront
 RUN pip install --constraint constraints.txt .
 

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 import dashboard
-from api import campaigns, checkpoints, events, front, health, problems, trials
+from api import campaigns, checkpoints, events, front, front_statistics, health, problems, trials, understanding
 from api.authentication import BearerAuthentication
 from api.body_limit import BodyLimit
 from api.launching import CACHE
@@ -45,7 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.service = service
     problems.install(app)
-    for routes in (campaigns, front, trials, events, checkpoints, health):
+    for routes in (campaigns, front, front_statistics, understanding, trials, events, checkpoints, health):
         app.include_router(routes.router())
     app.include_router(dashboard.router())
     complete_openapi(app, needs_token=settings.token is not None)

@@ -51,7 +51,7 @@ def view(store: Store, campaign: Campaign) -> CampaignView:
 def progress(campaign: Campaign, busy_seconds: float, now: datetime) -> Progress:
     """Return how far `campaign` is at `now`, when its actors have spent `busy_seconds` on search items."""
     done = sum(campaign.trial_counts.get(state, 0) for state in TOLD_OR_FAILED)
-    total = evaluations_total(campaign)
+    total = max(evaluations_total(campaign), done)  # how often the greedy soup tries is not known beforehand
     search_seconds = _seconds_from_start(campaign, campaign.search_finished_at or campaign.finished_at or now)
     actor_seconds = campaign.spec.resources.actors * search_seconds
     is_searching = campaign.state is CampaignState.RUNNING and campaign.search_finished_at is None
@@ -66,10 +66,11 @@ def progress(campaign: Campaign, busy_seconds: float, now: datetime) -> Progress
 
 
 def evaluations_total(campaign: Campaign) -> int:
-    """Return how many trials the search will have: the budget, and the baselines on top."""
-    baselines = campaign.spec.baselines
-    parents = len(campaign.pool.checkpoints) if baselines.parents else 0
-    return campaign.spec.budget.evaluations + parents + int(baselines.uniform_soup)
+    """Return how many trials the search will have: the budget, and on top the baselines and what is imported."""
+    spec, imports = campaign.spec, campaign.summary.imports
+    parents = len(campaign.pool.checkpoints) if spec.baselines.parents else 0
+    known = parents + spec.baselines.uniform_soup + spec.baselines.task_arithmetic + len(spec.warm_start.points)
+    return spec.budget.evaluations + known + (imports.trials if imports is not None else 0)
 
 
 def _seconds_from_start(campaign: Campaign, end: datetime) -> float:

@@ -4,14 +4,17 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.preference import parse_preference, preferred
 from api.problems import documented
 from api.service import Service, ServiceOf
+from api.trials import TrialView, known_limits, trial_view
 from campaigns.campaign import Campaign, Recommendation
-from campaigns.errors import NotFound
+from campaigns.constraints import limits
+from campaigns.errors import InvalidInput, NotFound, field_error
 from campaigns.noun import Noun
 from campaigns.objectives import Objective, Split, macro_average, macro_standard_error
 from campaigns.trial import Trial
+from fronts.preference import parse_preference
+from fronts.recommendation import By, choose, recommend, split_to_judge_by
 
 
 class MacroAverage(Noun):
@@ -32,8 +35,8 @@ class Front(Noun):
     """The non-dominated trials on the search items beside the baselines. `macro` is by trial id."""
 
     objectives: tuple[Objective, ...]
-    front: tuple[Trial, ...]
-    baselines: tuple[Trial, ...]
+    front: tuple[TrialView, ...]
+    baselines: tuple[TrialView, ...]
     recommendation: Recommendation | None
     macro: dict[str, MacroAverages]
 
@@ -65,11 +68,12 @@ def router() -> APIRouter:
         campaign = service.store.campaign(campaign_id)
         objectives = campaign.spec.objectives
         trials, baselines = _front_trials(service, campaign), service.store.baselines(campaign_id)
+        known = limits(campaign.spec.constraints, objectives, baselines)
         return Front(
             objectives=objectives,
-            front=tuple(trials),
-            baselines=tuple(baselines),
-            recommendation=campaign.summary.recommendation,
+            front=tuple(trial_view(trial, known) for trial in trials),
+            baselines=tuple(trial_view(trial, known) for trial in baselines),
+            recommendation=_recommendation(campaign, trials, baselines),
             macro={trial.id: macro_averages(objectives, trial) for trial in (*trials, *baselines)},
         )
 
@@ -78,16 +82,30 @@ def router() -> APIRouter:
         campaign_id: str,
         service: ServiceOf,
         prefer: Annotated[str | None, Query(examples=["gsm8k/exact_match:2,arc_easy/acc:1"])] = None,
-    ) -> Trial:
-        """Return the recommended trial, or the front's best by a weighted sum of the objectives named in `prefer`."""
+        by: By | None = None,
+    ) -> TrialView:
+        """Return the front's best: by macro-average, its knee, or by a weighted sum of the objectives in `prefer`.
+
+        Judged on the holdout items once the whole front has been scored there, else on the search items.
+        """
         campaign = service.store.campaign(campaign_id)
-        if prefer is not None:
-            weights = parse_preference(prefer, campaign.spec.objectives)
-            if trials := _front_trials(service, campaign):
-                return service.store.trial(preferred(trials, campaign.spec.objectives, weights).id)
-        elif campaign.summary.recommendation is not None:
-            return service.store.trial(campaign.summary.recommendation.trial_id)
-        raise NotFound(f"campaign {campaign_id!r} has found nothing yet")
+        objectives = campaign.spec.objectives
+        if prefer is not None and by is not None:
+            raise InvalidInput(
+                [field_error("by", by, "weights in `prefer` choose by themselves: leave one of them out")]
+            )
+        weights = None if prefer is None else parse_preference(prefer, objectives)
+        trials = _front_trials(service, campaign)
+        recommendation = _recommendation(campaign, trials, [])
+        if weights is None and by != "knee":
+            chosen_id = None if recommendation is None else recommendation.trial_id
+        else:
+            chosen = choose(objectives, trials, split_to_judge_by(objectives, trials), by or "macro", weights)
+            chosen_id = None if chosen is None else chosen.id
+        if chosen_id is None:
+            nothing = f"campaign {campaign_id!r} has found nothing yet"
+            raise NotFound(nothing if recommendation is None else recommendation.reason)
+        return trial_view(service.store.trial(chosen_id), known_limits(service, campaign))
 
     @routes.get("/hypervolume", responses=documented(404))
     def hypervolume(campaign_id: str, service: ServiceOf) -> Hypervolume:
@@ -120,6 +138,13 @@ def _macro(objectives: tuple[Objective, ...], trial: Trial, split: Split) -> Mac
         return None
     error = macro_standard_error(objectives, trial.measurements, split)
     return MacroAverage(value=value, standard_error=error)
+
+
+def _recommendation(campaign: Campaign, front: list[Trial], baselines: list[Trial]) -> Recommendation | None:
+    """Return the search's recommendation, until the whole front has been scored on the holdout items: then theirs."""
+    if split_to_judge_by(campaign.spec.objectives, front) == "search":
+        return campaign.summary.recommendation
+    return recommend(campaign.spec.objectives, baselines, front)
 
 
 def _front_trials(service: Service, campaign: Campaign) -> list[Trial]:

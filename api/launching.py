@@ -5,12 +5,12 @@ from typing import Any
 
 from api.service import Service
 from campaigns.campaign import Campaign
-from campaigns.errors import Conflict, FieldError, InvalidInput, InvalidSpec
+from campaigns.errors import Conflict, FieldError, InvalidInput, InvalidSpec, NotFound, field_error
 from campaigns.inventory import resolve
 from campaigns.pools import Pool
 from campaigns.spec import CampaignSpec, parse_spec
 from merging.pool_report import inspect_pool
-from search_spaces import build_space
+from search_spaces import build_space, user_points
 
 CACHE = "cache"
 
@@ -41,8 +41,9 @@ def completes(completed: CampaignSpec, asked: CampaignSpec) -> bool:
 def check(document: Mapping[str, Any], service: Service) -> tuple[CampaignSpec, Pool]:
     """Return the completed spec and its pool, without writing to the database. Reads every new checkpoint once.
 
-    Raises `InvalidSpec` for fields that are wrong in themselves or that no space can be made of; else an
-    `InvalidInput` that names what no worker offers and every checkpoint that cannot be used, together; `NotReady` when
+    Raises `InvalidSpec` for fields that are wrong in themselves, that no space can be made of or that give points
+    outside it; else an `InvalidInput` that names what no worker offers, every checkpoint that cannot be used and every
+    campaign to import from that is not there, together; `NotReady` when
     no worker has said what it offers.
     """
     settings = service.settings
@@ -57,10 +58,24 @@ def check(document: Mapping[str, Any], service: Service) -> tuple[CampaignSpec, 
         pool = inspect_pool(spec.pool, settings.model_roots, settings.hub_repositories, settings.home / CACHE)
     except InvalidInput as error:
         failures.append(error)
+    if unknown := _unknown_campaigns(spec, service):
+        failures.append(InvalidSpec(unknown))
     if failures:
         raise _together(failures)
-    build_space(spec, pool)
+    user_points(spec, build_space(spec, pool))
     return spec, pool
+
+
+def _unknown_campaigns(spec: CampaignSpec, service: Service) -> list[FieldError]:
+    """Return an error for every campaign to import from that is not there."""
+    errors = []
+    for index, campaign_id in enumerate(spec.warm_start.import_from):
+        try:
+            service.store.campaign(campaign_id)
+        except NotFound:
+            field = f"warm_start.import_from.{index}"
+            errors.append(field_error(field, campaign_id, "no such campaign", "the id of a campaign of this service"))
+    return errors
 
 
 def _together(failures: list[InvalidInput]) -> InvalidInput:

@@ -49,6 +49,9 @@ def _introduction(campaign: Campaign, trial: Trial) -> str:
     what = {
         "parent": f"It is the parent {code(trial.candidate.label or '')}, as a merge of weight one.",
         "soup": f"It is the baseline {code(trial.candidate.label or '')}: an average of parents with equal weights.",
+        "task_arithmetic": f"It is the baseline {code(trial.candidate.label or '')}: base and all task vectors.",
+        "point": f"It is {code(trial.candidate.label or '')} of those that the campaign was given.",
+        "imported": f"Its scores are those of trial {code(trial.candidate.imported_from or '')} of another campaign.",
         "candidate": f"It was proposed by the {code(campaign.spec.strategy.kind)} strategy.",
     }[trial.candidate.kind]
     return f"# {plain(campaign.spec.name)}: merge {trial.id}\n\nMerged by Mergefront from {_count(campaign)}. {what}"

@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+from pydantic import Field
+
 from campaigns.noun import Noun
 from campaigns.pools import Pool
 from campaigns.spec import CampaignSpec
@@ -9,16 +11,31 @@ from campaigns.states import CampaignState, TrialState
 
 
 class Recommendation(Noun):
-    """The trial that a user without further wishes should take, and why, in words."""
+    """The trial that a user without further wishes should take, and why, in words.
 
-    trial_id: str
+    `trial_id` is None where every trial breaks a constraint; the reason then names the one that breaks them least.
+    """
+
+    trial_id: str | None
     reason: str
+
+
+class ImportReport(Noun):
+    """What became of the complete trials of the campaigns that were imported from."""
+
+    trials: int = Field(description="Taken over as trials of their own")
+    baselines: int = Field(description="Taken over as this campaign's baselines, which are not evaluated again")
+    known: int = Field(description="Left out: their recipe was there already")
+    other_sources: int = Field(description="Left out: merges of what this pool has not")
+    other_protocol: int = Field(description="Left out: measured in another way, or not at all, on some objective")
+    out_of_reach: int = Field(description="Left out: no point of this space makes them")
 
 
 class SearchSummary(Noun):
     """What the loop knows after each tell; saved with it.
 
-    `front` lists the ids of the non-dominated trials on the search items. `reference_point` (losses, one per objective)
+    `front` lists the ids of the trials that no other dominates on the search items, among those that keep all
+    constraints. `imports` is None until results were imported. `reference_point` (losses, one per objective)
     is frozen once all baselines are told; hypervolume is None until then.
     """
 
@@ -26,6 +43,7 @@ class SearchSummary(Noun):
     reference_point: tuple[float, ...] | None = None
     hypervolume: float | None = None
     recommendation: Recommendation | None = None
+    imports: ImportReport | None = None
 
 
 class Campaign(Noun):

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from campaigns.errors import FieldError, InvalidSpec, unknown_name
 from campaigns.noun import Noun
-from campaigns.objectives import Objective
+from campaigns.objectives import WEIGHTS, Objective
 from campaigns.spaces import methods_of
 from campaigns.spec import CampaignSpec
 
@@ -23,6 +23,12 @@ class TaskOffer(Noun):
     name: str
     output_type: str
     metrics: tuple[MetricOffer, ...]
+
+
+WEIGHTS_OFFER = TaskOffer(
+    name=WEIGHTS, output_type=WEIGHTS, metrics=(MetricOffer(metric="delta_l1", higher_is_better=False),)
+)
+"""What every worker can measure of the merged weights, beside lm-eval's tasks."""
 
 
 class Inventory(Noun):

@@ -1,25 +1,30 @@
 """What is measured: an objective is a task's metric with a direction; a measurement is one value of it."""
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from campaigns.noun import Noun
+from campaigns.noun import Noun, wrong
+
+WEIGHTS = "weights"
 
 Direction = Literal["maximize", "minimize"]
 Split = Literal["search", "holdout"]
 
 
 class Objective(Noun):
-    """One metric of one lm-eval task.
+    """One metric of one lm-eval task, or of the merged weights themselves (task `weights`, weight 0 unless given).
 
+    `delta_l1` of `weights` is sum |theta - theta_0|, the L1 norm of the merged task vector: the sparsity objective of
+    MM-MO (arXiv 2407.00487), to be minimised. It needs a base.
     `direction` is filled in from the task when it is left out. `weight` is the objective's share in the macro-average
     that scalar strategies climb and the recommendation uses; 0 keeps an objective out of it (a perplexity, say, whose
     unit does not add up with accuracies).
     """
 
-    task: str = Field(min_length=1, description="Name of an lm-eval task that a worker offers")
+    task: str = Field(min_length=1, description="Name of an lm-eval task that a worker offers, or weights")
     metric: str = Field(min_length=1, description="Name of one of the task's metrics, such as exact_match or acc")
     filter: str = Field("none", description="Name of the lm-eval filter that the metric is taken after")
     direction: Direction | None = None
@@ -27,6 +32,24 @@ class Objective(Noun):
     num_fewshot: int | None = Field(None, ge=0, le=64)
     search_items: int | None = Field(None, ge=1, description="Overrides evaluation.search_items")
     holdout_items: int | None = Field(None, ge=0, description="Overrides evaluation.holdout_items")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_stay_out_of_the_average(cls, value: Any) -> Any:
+        of_weights = isinstance(value, Mapping) and value.get("task") == WEIGHTS
+        return {"weight": 0.0, **value} if of_weights else value
+
+    @model_validator(mode="after")
+    def _weights_have_no_items(self) -> "Objective":
+        for field in ("num_fewshot", "search_items", "holdout_items"):
+            if self.is_of_weights and getattr(self, field) is not None:
+                raise wrong(field, getattr(self, field), "weights are measured without items", "leave it out")
+        return self
+
+    @property
+    def is_of_weights(self) -> bool:
+        """Whether the merged weights are measured, and no task."""
+        return self.task == WEIGHTS
 
     @property
     def name(self) -> str:
@@ -44,7 +67,8 @@ class Measurement(Noun):
     `item_ids` are the indices of the items among the task's documents, as `lm_eval --samples` takes them; `outcomes`
     holds one number for each, in that order. `truncation_rate` is the share of generations that ended at the
     length limit, `output_tokens` their mean length; both are None for tasks that generate nothing. Only measurements of
-    an equal `protocol` (a digest of task, items, batch size, dtype and library versions) compare.
+    an equal `protocol` (a digest of task, items, batch size, dtype and library versions) compare. What is measured of
+    the weights is exact: one item, no outcomes, standard error 0.
     """
 
     objective: str

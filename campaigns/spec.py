@@ -1,20 +1,26 @@
 """The campaign spec: one document that says what to merge, what to vary, what to measure and for how long."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from campaigns.constraints import Constraint
 from campaigns.errors import from_validation
 from campaigns.noun import Noun, wrong
 from campaigns.objectives import Objective
 from campaigns.pools import PoolSpec
+from campaigns.presets import expand_preset
+from campaigns.ranges import told_once
 from campaigns.space_needs import check_space
 from campaigns.spaces import LinearSpace, Space
-from campaigns.strategies import Nsga2Search, Strategy
+from campaigns.strategies import GpHypervolumeSearch, Strategy
 
 MAX_EVALUATIONS = 100_000
 MAX_OBJECTIVES = 12
+MAX_CONSTRAINTS = 48
+MAX_POINTS = 1000
+MAX_IMPORTED_CAMPAIGNS = 100
 
 
 class Evaluation(Noun):
@@ -40,6 +46,9 @@ class Baselines(Noun):
     greedy_soup: bool = Field(
         False, description="Average the best parents as long as that helps (arXiv 2203.05482): up to K - 1 more trials"
     )
+    task_arithmetic: bool = Field(
+        False, description="The base plus 0.3 times the sum of all task vectors (arXiv 2212.04089); needs pool.base"
+    )
 
     @model_validator(mode="after")
     def _greedy_soup_of_parents(self) -> "Baselines":
@@ -48,8 +57,32 @@ class Baselines(Noun):
         return self
 
 
+RawValue = Annotated[
+    float | str, told_once("neither a number nor a name", "a number, or the name of an option or of a view")
+]
+
+
+class WarmStart(Noun):
+    """What the search knows before the strategy's first point. It comes on top of the budget.
+
+    Each of `points` gives one number per coordinate of the space, by name and in raw units (`weight.math: 0.4`); of a
+    choice between methods, `option` by name and the coordinates of that option. `import_from` lists campaigns whose
+    results are taken over where recipe and protocol are this campaign's own.
+    """
+
+    points: tuple[dict[str, RawValue], ...] = Field((), max_length=MAX_POINTS)
+    import_from: tuple[str, ...] = Field((), max_length=MAX_IMPORTED_CAMPAIGNS, description="Campaign ids")
+
+    @model_validator(mode="after")
+    def _import_once(self) -> "WarmStart":
+        for index, campaign_id in enumerate(self.import_from):
+            if campaign_id in self.import_from[:index]:
+                raise wrong(f"import_from.{index}", campaign_id, "this campaign is listed twice")
+        return self
+
+
 class Budget(Noun):
-    """When the search ends. Baselines and holdout scoring come on top."""
+    """When the search ends. Baselines, warm starts and holdout scoring come on top."""
 
     evaluations: int = Field(ge=1, le=MAX_EVALUATIONS, description="Candidates that the strategy may propose")
 
@@ -71,9 +104,11 @@ class CampaignSpec(Noun):
     pool: PoolSpec
     space: Space = LinearSpace()
     objectives: tuple[Objective, ...] = Field(min_length=1, max_length=MAX_OBJECTIVES)
+    constraints: tuple[Constraint, ...] = Field((), max_length=MAX_CONSTRAINTS)
     evaluation: Evaluation = Evaluation()
     baselines: Baselines = Baselines()
-    strategy: Strategy = Nsga2Search()
+    warm_start: WarmStart = WarmStart()
+    strategy: Strategy = GpHypervolumeSearch()
     budget: Budget
     resources: Resources = Resources()
     seed: int = Field(0, ge=0, lt=2**32)
@@ -81,7 +116,7 @@ class CampaignSpec(Noun):
     @property
     def has_holdout(self) -> bool:
         """Whether any objective keeps items for the final front."""
-        return any(self.evaluation.items_of(objective)[1] != 0 for objective in self.objectives)
+        return any(self.evaluation.items_of(o)[1] != 0 for o in self.objectives if not o.is_of_weights)
 
     @model_validator(mode="after")
     def _space_fits_pool(self) -> "CampaignSpec":
@@ -96,6 +131,8 @@ class CampaignSpec(Noun):
             if objective.name in names:
                 raise wrong(f"objectives.{index}", objective.name, "this objective is listed twice")
             names.add(objective.name)
+            if objective.is_of_weights and self.pool.base is None:
+                raise wrong("pool.base", None, f"objective {objective.name!r} needs a base checkpoint")
             if fewshot.setdefault(objective.task, objective.num_fewshot) != objective.num_fewshot:
                 field = f"objectives.{index}.num_fewshot"
                 raise wrong(field, objective.num_fewshot, "objectives of one task must agree on this")
@@ -103,10 +140,34 @@ class CampaignSpec(Noun):
             raise wrong("objectives.0.weight", 0, "at least one objective needs a weight above 0")
         return self
 
+    @model_validator(mode="after")
+    def _constraints_are_on_objectives(self) -> "CampaignSpec":
+        names = [objective.name for objective in self.objectives]
+        for index, constraint in enumerate(self.constraints):
+            field = f"constraints.{index}"
+            if constraint.objective not in names:
+                message = "constraints are on objectives of the campaign"
+                raise wrong(f"{field}.objective", constraint.objective, message, ", ".join(names))
+            if constraint.is_relative and not self.baselines.parents:
+                field, value = f"{field}.max_loss_to_best_parent", constraint.max_loss_to_best_parent
+                raise wrong(field, value, "the parents must be scored to know the best", "baselines.parents: true")
+        return self
+
+    @model_validator(mode="after")
+    def _warm_start_has_what_it_needs(self) -> "CampaignSpec":
+        wanted = self.baselines
+        if wanted.task_arithmetic and self.pool.base is None:
+            raise wrong("pool.base", None, "task arithmetic needs a base checkpoint")
+        own_first = wanted.parents or wanted.uniform_soup or wanted.task_arithmetic or self.warm_start.points
+        if self.warm_start.import_from and not own_first:
+            message = "results are compared with this campaign's own first one: it needs a baseline or a point"
+            raise wrong("warm_start.import_from", self.warm_start.import_from, message, "baselines.parents: true, say")
+        return self
+
 
 def parse_spec(document: Mapping[str, Any]) -> CampaignSpec:
-    """Return the spec that `document` says, or raise `InvalidSpec` naming every wrong field."""
+    """Return the spec that `document` says, its preset filled in, or raise `InvalidSpec` naming every wrong field."""
     try:
-        return CampaignSpec.model_validate(document)
+        return CampaignSpec.model_validate(expand_preset(document))
     except ValidationError as error:
         raise from_validation(error) from None

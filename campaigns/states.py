@@ -63,6 +63,7 @@ class TrialStep(StrEnum):
     FAIL = "fail"
     RETRY = "retry"
     CANCEL = "cancel"
+    IMPORT = "import"
 
 
 CAMPAIGN_STEPS: dict[CampaignState, dict[CampaignStep, CampaignState]] = {
@@ -98,6 +99,7 @@ CAMPAIGN_STEPS: dict[CampaignState, dict[CampaignStep, CampaignState]] = {
 TRIAL_STEPS: dict[TrialState, dict[TrialStep, TrialState]] = {
     TrialState.QUEUED: {
         TrialStep.START: TrialState.RUNNING,
+        TrialStep.IMPORT: TrialState.COMPLETE,
         TrialStep.CANCEL: TrialState.CANCELLED,
     },
     TrialState.RUNNING: {

@@ -11,14 +11,17 @@ from campaigns.recipe import Recipe
 from campaigns.states import TrialState
 
 Point = tuple[float, ...]
-Kind = Literal["parent", "soup", "candidate"]
+Kind = Literal["parent", "soup", "task_arithmetic", "point", "imported", "candidate"]
+BASELINES: tuple[Kind, ...] = ("parent", "soup", "task_arithmetic", "point")
 
 
 class Candidate(Noun):
     """A point of the search space with its named parameters and the recipe that they make.
 
     `point` lies in the unit cube [0, 1]^n; a baseline that the space cannot reach has the nearest point it can.
-    `label` names a baseline: the parent's name, "uniform soup", or "greedy soup: a+b" by the parents in it.
+    `label` names a baseline: the parent's name, "uniform soup", "greedy soup: a+b" by the parents in it, "task
+    arithmetic 0.3", or "point 1" for the first that the user gave. `imported_from` is the trial of another campaign
+    whose result this one's is.
     """
 
     kind: Kind = "candidate"
@@ -26,6 +29,12 @@ class Candidate(Noun):
     point: tuple[float, ...]
     parameters: dict[str, float]
     recipe: Recipe
+    imported_from: str | None = Field(None, exclude_if=lambda trial_id: trial_id is None)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether this is a known merge that a front must beat."""
+        return self.kind in BASELINES
 
 
 class Timing(Noun):

@@ -39,6 +39,7 @@ class Scores:
 class LmEvaluator:
     """Evaluates the objectives of a campaign on a model whose weights change in place.
 
+    Objectives of the weights themselves are left out: they need no items.
     Tasks, items and requests are made once, in `prepare`; `evaluate` then costs little more than the model itself.
     `prepare` and `items` raise `InvalidSpec` when a task, metric or filter is unknown or a task has too few documents.
     """
@@ -107,21 +108,25 @@ class LmEvaluator:
         source = Path((self._tasks[task].get_config("metadata") or {}).get("config_source", "")).resolve()
         return source.parent if any(folder.resolve() in source.parents for folder in self._task_folders) else None
 
+    def _of_tasks(self) -> list[tuple[int, Objective]]:
+        """Return the objectives that lm-eval scores, with their places in the spec."""
+        return [(index, objective) for index, objective in enumerate(self._objectives) if not objective.is_of_weights]
+
     def _load(self) -> None:
         if self._tasks:
             return
         fields: dict[str, str] = {}
-        for index, objective in enumerate(self._objectives):
+        for index, objective in self._of_tasks():
             fields.setdefault(objective.task, f"objectives.{index}.task")
         with lm_eval_seeds():
             tasks = load_tasks(fields, self._task_folders)
         documents = {name: len(task.eval_docs) for name, task in tasks.items()}
         errors = splits.check(self._objectives, self._evaluation, documents)
-        for index, objective in enumerate(self._objectives):
+        for index, objective in self._of_tasks():
             errors += _unknown(f"objectives.{index}", objective, tasks[objective.task])
         if errors:
             raise InvalidSpec(errors)
-        for objective in self._objectives:
+        for _, objective in self._of_tasks():
             name = objective.task
             sizes = self._evaluation.items_of(objective)
             self._items[name] = splits.draw(name, documents[name], *sizes, self._seed)
@@ -130,7 +135,7 @@ class LmEvaluator:
 
     def _build_runs(self, lm: ResidentLM, split: Split) -> list[Run]:
         by_fewshot: dict[int | None, dict[str, list[Objective]]] = {}
-        for objective in self._objectives:
+        for _, objective in self._of_tasks():
             if self._items[objective.task][split]:
                 by_fewshot.setdefault(objective.num_fewshot, {}).setdefault(objective.task, []).append(objective)
         return [

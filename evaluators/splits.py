@@ -28,10 +28,15 @@ def draw(task: str, documents: int, search: int, holdout: int | None, seed: int)
 
 
 def check(objectives: Sequence[Objective], evaluation: Evaluation, documents: dict[str, int]) -> list[FieldError]:
-    """Return what is wrong with the numbers of items asked for; `documents` has the number of documents per task."""
+    """Return what is wrong with the numbers of items asked for; `documents` has the number of documents per task.
+
+    Objectives without documents (those of the weights) are passed over.
+    """
     errors: list[FieldError] = []
     first: dict[str, tuple[int, int | None]] = {}
     for index, objective in enumerate(objectives):
+        if objective.task not in documents:
+            continue
         search, holdout = evaluation.items_of(objective)
         if first.setdefault(objective.task, (search, holdout)) != (search, holdout):
             message = f"objectives of task {objective.task!r} must agree on search_items and holdout_items"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from mergefront.client import DEFAULT_URL, Client, RecipeFormat
+from mergefront.client import DEFAULT_URL, Client, RecipeFormat, Split
 from mergefront.readable_errors import readable_errors
 from mergefront.settings import (
     DEFAULT_HOST,
@@ -132,17 +132,23 @@ def front(
     campaign: str,
     url: Url = DEFAULT_URL,
     token: Token = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the API's document.")] = False,
+    split: Annotated[
+        Split | None, typer.Option(help="Items of the statistics; default: holdout once the front is scored there.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the API's documents as one.")] = False,
 ) -> None:
-    """Print the Pareto front beside the baselines."""
+    """Print the Pareto front beside the baselines, and how far it can be believed."""
+    from mergefront.statistics_table import remarks, statistics_table
     from mergefront.tables import front_table
 
     with readable_errors(), Client(url, token) as client:
-        found = client.front(campaign)
+        found, statistics = client.front(campaign), client.front_statistics(campaign, split)
         if as_json:
-            console.print_json(data=found)
+            console.print_json(data=found | {"statistics": statistics})
         else:
-            console.print(front_table(found))
+            console.print(front_table(found), statistics_table(statistics))
+            for remark in remarks(found, statistics):
+                console.print(remark, highlight=False, markup=False)
 
 
 @app.command()

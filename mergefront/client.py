@@ -21,6 +21,7 @@ READ_EVERY_CHECKPOINT = httpx.Timeout(
 Json = dict[str, Any]
 Step = Literal["pause", "resume", "stop", "cancel"]
 RecipeFormat = Literal["json", "mergekit"]
+Split = Literal["search", "holdout"]
 
 
 class RequestRefused(Exception):
@@ -116,14 +117,30 @@ class Client:
         """Return the Pareto front beside the baselines, the recommendation and the macro-averages."""
         return self._json("GET", f"/v1/campaigns/{campaign_id}/front")
 
-    def best(self, campaign_id: str, prefer: Mapping[str, float] | None = None) -> Json:
-        """Return the recommended trial, or the front's best under weights by objective name."""
-        params = {"prefer": ",".join(f"{name}:{weight}" for name, weight in prefer.items())} if prefer else {}
+    def front_statistics(
+        self, campaign_id: str, split: Split | None = None, prefer: Mapping[str, float] | None = None
+    ) -> Json:
+        """Return how far the front can be believed: paired comparisons, probabilities, gaps, warnings.
+
+        On the holdout items by default, once the whole front has been scored there.
+        """
+        params = _preference(prefer) | ({"split": split} if split else {})
+        return self._json("GET", f"/v1/campaigns/{campaign_id}/front/statistics", params=params)
+
+    def best(
+        self, campaign_id: str, prefer: Mapping[str, float] | None = None, by: Literal["macro", "knee"] | None = None
+    ) -> Json:
+        """Return the recommended trial: by macro-average, the knee, or under weights by objective name."""
+        params = _preference(prefer) | ({"by": by} if by else {})
         return self._json("GET", f"/v1/campaigns/{campaign_id}/best", params=params)
 
     def hypervolume(self, campaign_id: str) -> Json:
         """Return the hypervolume history and its frozen reference point."""
         return self._json("GET", f"/v1/campaigns/{campaign_id}/hypervolume")
+
+    def understanding(self, campaign_id: str) -> Json:
+        """Return estimates of each parameter's importance and each checkpoint's contribution to the front."""
+        return self._json("GET", f"/v1/campaigns/{campaign_id}/understanding")
 
     def inventory(self) -> Json:
         """Return what the workers offer: tasks with their metrics, merge methods, strategies, devices."""
@@ -163,3 +180,7 @@ class Client:
         except ValueError:
             problem = {"title": response.reason_phrase, "detail": response.text[:500]}
         raise RequestRefused(response.status_code, problem)
+
+
+def _preference(prefer: Mapping[str, float] | None) -> dict[str, str]:
+    return {"prefer": ",".join(f"{name}:{weight}" for name, weight in prefer.items())} if prefer else {}

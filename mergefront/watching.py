@@ -72,7 +72,10 @@ def _found(campaign: Json, front: Json, seconds_left: float | None) -> str:
     parts = []
     if summary["hypervolume"] is not None:
         parts.append(f"hypervolume {summary['hypervolume']:.4f}")
-    if (recommended := summary["recommendation"]) is not None:
+    recommended = summary["recommendation"]
+    if recommended is not None and recommended["trial_id"] is None:
+        parts.append("no trial keeps all constraints yet")
+    elif recommended is not None:
         macro = (front["macro"].get(recommended["trial_id"]) or {}).get("search")
         parts.append(f"best {recommended['trial_id']}" + (f" at {macro['value']:.3f}" if macro else ""))
     if seconds_left is not None and campaign["state"] == "running":

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from campaigns.errors import BadCandidate
-from campaigns.noun import Noun
-from campaigns.objectives import Objective
-from campaigns.pools import Pool
+from campaigns.noun import Noun, canonical_digest
+from campaigns.objectives import Measurement, Objective, Split
+from campaigns.pools import Dtype, Embeddings, Pool
 from campaigns.spec import CampaignSpec, Evaluation
 from campaigns.trial import Evaluated, Timing
 from evaluators.lm_evaluator import LmEvaluator
@@ -49,12 +49,25 @@ def evaluation_setup(
     )
 
 
+class WeightsProtocol(Noun):
+    """What determines a measurement of the merged weights beside the recipe."""
+
+    metric: str
+    base: str
+    dtype: Dtype
+    embeddings: Embeddings
+
+
+WEIGHTS_METRICS = {"delta_l1": LiveModel.delta_l1}
+
+
 class CandidateEvaluator:
     """Merges each candidate into one resident model and scores it there. Tasks and requests are built once."""
 
     def __init__(self, setup: EvaluationSetup) -> None:
         torch.set_num_threads(setup.threads)
         files = PoolFiles(setup.pool, None if setup.cache_dir is None else Path(setup.cache_dir))
+        self._setup = setup
         self._live = LiveModel(files, setup.pool.dtype, setup.device)
         folders = [Path(folder) for folder in setup.task_folders]
         self._evaluator = LmEvaluator(setup.objectives, setup.evaluation, setup.seed, folders)
@@ -73,9 +86,29 @@ class CandidateEvaluator:
         started = time.perf_counter()
         merge_seconds = self._live.write(job.recipe)
         scores = self._evaluator.evaluate(job.split)
+        found = {measurement.objective: measurement for measurement in scores.measurements}
+        if found or job.split == "search":  # a split without items left has nothing that the weights would go beside
+            found |= {o.name: self._of_weights(o, job.split) for o in self._setup.objectives if o.is_of_weights}
+        measurements = tuple(found[o.name] for o in self._setup.objectives if o.name in found)
         timing = Timing(
             merge_seconds=merge_seconds,
             model_seconds=scores.model_seconds,
             total_seconds=time.perf_counter() - started,
         )
-        return Evaluated(measurements=scores.measurements, timing=timing)
+        return Evaluated(measurements=measurements, timing=timing)
+
+    def _of_weights(self, objective: Objective, split: Split) -> Measurement:
+        """Measure the live weights: exact, and the same on both splits."""
+        pool = self._setup.pool
+        assert pool.base is not None  # the spec sees to it
+        protocol = WeightsProtocol(
+            metric=objective.metric, base=pool.base.digest, dtype=pool.dtype, embeddings=pool.embeddings
+        )
+        return Measurement(
+            objective=objective.name,
+            split=split,
+            value=WEIGHTS_METRICS[objective.metric](self._live),
+            standard_error=0.0,
+            items=1,
+            protocol=canonical_digest(protocol),
+        )

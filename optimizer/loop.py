@@ -2,7 +2,8 @@
 
 It imports no Ray and holds no truth: every step is one transaction of the store, and a loop that starts again after a
 crash finds what was queued, running and told. Work is handed out in this order: queued trials (baselines first, then
-what must be run again), the next step of the greedy soup, new candidates, holdout scoring.
+what must be run again), the next step of the greedy soup, new candidates, holdout scoring. Results of other campaigns
+are taken over once the first own one says what this campaign's protocols are; new candidates wait for that.
 """
 
 import contextlib
@@ -15,12 +16,13 @@ from campaigns.errors import Fault, IllegalTransition
 from campaigns.objectives import Split
 from campaigns.states import CampaignState, CampaignStep, TrialState
 from campaigns.trial import Candidate, Evaluated, Trial
+from optimizer import imports
 from optimizer.executors.executor import Executor
 from optimizer.greedy_soup import label_of
 from optimizer.jobs import Faulted, Infeasible, Job, JobResult
 from optimizer.strategies import Strategy
 from optimizer.trial_book import TrialBook
-from search_spaces import SearchSpace
+from search_spaces import SearchSpace, user_points
 from storage import Lease, Store
 
 WAIT_SECONDS = 0.5
@@ -61,7 +63,11 @@ class SearchLoop:
 
         Raises `LeaseLost` when another worker took over and `Fault` when nothing but faults comes back.
         """
-        self._recover()
+        try:
+            self._recover()
+        except IllegalTransition:
+            if not self._refresh().is_final:
+                raise  # else somebody cancelled the campaign in the meantime
         while True:
             state = self._refresh()
             if self._should_stop() or state.is_final or (state is CampaignState.PAUSED and not self._in_flight):
@@ -83,6 +89,7 @@ class SearchLoop:
         if self._refresh().is_final:
             return
         self._book.write(self._store.trials(self._campaign.id))
+        self._book.imports = self._campaign.summary.imports
         for trial in self._book.in_state(TrialState.RUNNING):
             self._book.write([self._store.retry(self._lease, trial.id, "the worker that ran it is gone")])
         if len(self._book) == 0:
@@ -90,12 +97,38 @@ class SearchLoop:
         state = self._store.strategy_state(self._campaign.id)
         if state is not None:
             self._strategy.restore(state, self._book.observations())
+        self._import_results()
 
     def _baselines(self) -> list[Candidate]:
+        """Return what is scored first, each recipe once: parents, soup, task arithmetic, the user's points."""
         wanted = self._campaign.spec.baselines
         parents = range(len(self._campaign.pool.checkpoints)) if wanted.parents else range(0)
-        soups = [self._space.uniform_soup()] if wanted.uniform_soup else []
-        return [self._space.parent(index) for index in parents] + soups
+        candidates = [self._space.parent(index) for index in parents]
+        candidates += [self._space.uniform_soup()] if wanted.uniform_soup else []
+        candidates += [self._space.task_arithmetic()] if wanted.task_arithmetic else []
+        candidates += user_points(self._campaign.spec, self._space)
+        by_recipe: dict[str, Candidate] = {}
+        for candidate in candidates:
+            by_recipe.setdefault(candidate.recipe.digest, candidate)
+        return list(by_recipe.values())
+
+    @property
+    def _awaits_import(self) -> bool:
+        return bool(self._campaign.spec.warm_start.import_from) and self._book.imports is None
+
+    def _import_results(self) -> None:
+        """Take over results of other campaigns, once: as soon as a trial that was evaluated here is complete."""
+        first = self._book.first_complete
+        if not self._awaits_import or first is None:
+            return
+        results, report = imports.results(self._store, self._campaign, self._space, self._book, first)
+        for result in results:
+            trial = imports.trial_of(result, self._campaign.id, self._book)
+            self._strategy.tell(self._book.observation(trial))
+            self._book.write([trial])
+        self._book.imports = report
+        summary, state = self._book.summary(), self._strategy.state()
+        self._book.write(self._store.import_results(self._lease, results, state, summary))
 
     def _turn(self) -> None:
         while self._executor.free_slots > 0 and (job := self._next_job()) is not None:
@@ -139,7 +172,8 @@ class SearchLoop:
 
     def _next_candidate(self) -> Trial | None:
         spent = self._book.candidate_count >= self._campaign.spec.budget.evaluations
-        if self._campaign.state is not CampaignState.RUNNING or spent or self._exhausted:
+        waits = self._awaits_import and not self._book.is_drained
+        if self._campaign.state is not CampaignState.RUNNING or spent or waits or self._exhausted:
             return None
         candidate = self._ask()
         if candidate is None:
@@ -154,7 +188,7 @@ class SearchLoop:
         """Return a candidate whose recipe is new to this campaign, or None when the strategy has no more."""
         for _ in range(MAX_DUPLICATE_ASKS):
             candidate = self._space.candidate(self._strategy.ask(self._book.pending_points()))
-            if not self._book.has_recipe(candidate.recipe.digest):
+            if self._book.of_recipe(candidate.recipe.digest) is None:
                 return candidate
         return None
 
@@ -185,13 +219,16 @@ class SearchLoop:
     def _tell(self, trial_id: str, evaluated: Evaluated) -> None:
         told = self._book[trial_id].replace(state=TrialState.COMPLETE, measurements=evaluated.measurements)
         self._strategy.tell(self._book.observation(told))
-        summary, state = self._book.summary_with(told), self._strategy.state()
+        self._book.write([told])  # the summary is of what will be; where the store refuses it, the run is over
+        summary, state = self._book.summary(), self._strategy.state()
         self._book.write([self._store.tell(self._lease, trial_id, evaluated, state, summary)])
+        self._import_results()
 
     def _reject(self, trial_id: str, reason: str) -> None:
         trial = self._book[trial_id].replace(state=TrialState.INFEASIBLE)
         self._strategy.tell(self._book.observation(trial))
-        summary, state = self._book.summary_with(trial), self._strategy.state()
+        self._book.write([trial])
+        summary, state = self._book.summary(), self._strategy.state()
         self._book.write([self._store.reject(self._lease, trial_id, reason, state, summary)])
 
     def _retry_or_fail(self, trial_id: str, reason: str) -> None:
@@ -200,8 +237,8 @@ class SearchLoop:
         if self._faults[trial_id, "search"] <= self._campaign.spec.resources.retries:
             self._book.write([self._store.retry(self._lease, trial_id, reason)])
             return
-        summary = self._book.summary_with(self._book[trial_id].replace(state=TrialState.FAILED))
-        self._book.write([self._store.fail(self._lease, trial_id, reason, summary)])
+        self._book.write([self._book[trial_id].replace(state=TrialState.FAILED)])
+        self._book.write([self._store.fail(self._lease, trial_id, reason, self._book.summary())])
 
     def _receive_holdout(self, result: JobResult) -> None:
         trial_id, outcome = result.job.trial_id, result.outcome
@@ -209,7 +246,11 @@ class SearchLoop:
             self._faults[trial_id, "holdout"] += 1
             logger.warning("trial %s could not be scored on the holdout items: %s", trial_id, outcome.reason)
             return
-        self._book.write([self._store.add_holdout(self._lease, trial_id, outcome.evaluated)])
+        evaluated, trial = outcome.evaluated, self._book[trial_id]
+        measurements = (*trial.measurements, *evaluated.measurements)
+        timings = {**trial.timings, "holdout": evaluated.timing}
+        self._book.write([trial.replace(measurements=measurements, timings=timings)])
+        self._book.write([self._store.add_holdout(self._lease, trial_id, evaluated, self._book.summary())])
 
     def _watch_for_faults(self, outcome: object) -> None:
         self._faults_in_a_row = self._faults_in_a_row + 1 if isinstance(outcome, Faulted) else 0

@@ -1,56 +1,88 @@
 """The state of the search after each tell: front, frozen reference point, hypervolume, recommendation."""
 
-from campaigns.campaign import SearchSummary
-from campaigns.objectives import Objective
+from campaigns.campaign import ImportReport, Recommendation, SearchSummary
 from campaigns.spec import CampaignSpec
 from campaigns.states import TrialState
 from campaigns.trial import Trial
-from optimizer.front import frozen_reference_point, hypervolume, non_dominated, recommend
+from fronts.pareto import frozen_reference_point, hypervolume
+from fronts.recommendation import recommend
+from optimizer.archive import Losses, ParetoArchive, search_losses
 from optimizer.greedy_soup import is_greedy_soup
 
-FIRST_TRIALS = 8  # what the reference point is made of in a campaign without baselines
+FIRST_TRIALS = 8  # what the reference point is made of in a campaign without a baseline that could be scored
+UNSCORED = (TrialState.INFEASIBLE, TrialState.FAILED)
 
 
-def summarize(spec: CampaignSpec, trials: list[Trial]) -> SearchSummary:
-    """Return the summary over the complete ones of `trials`; losses are those of the search items."""
-    objectives = spec.objectives
-    complete = sorted((t for t in trials if t.state is TrialState.COMPLETE), key=lambda trial: trial.number)
-    if not complete:
-        return SearchSummary()
-    losses = [search_losses(objectives, trial) for trial in complete]
-    members = non_dominated(losses)
-    reference_point = _reference_point(spec, trials)
-    volume = None if reference_point is None else hypervolume([losses[index] for index in members], reference_point)
-    return SearchSummary(
-        front=tuple(complete[index].id for index in members),
-        reference_point=reference_point,
-        hypervolume=volume,
-        recommendation=recommend(objectives, trials, [complete[index] for index in members]),
-    )
+class RunningSummary:
+    """The summary over trials as they come. What one trial costs grows with the front, not with their number."""
 
+    def __init__(self, spec: CampaignSpec) -> None:
+        self._spec = spec
+        self._archive = ParetoArchive(spec)
+        self._baselines: dict[str, Trial] = {}
+        self._earliest: dict[str, Trial] = {}
+        self._reference_point: Losses | None = None
+        self._imports: ImportReport | None = None
+        self._summary: SearchSummary | None = None
 
-def _reference_point(spec: CampaignSpec, trials: list[Trial]) -> tuple[float, ...] | None:
-    """Frozen by construction: it depends on the first trials alone, and waits until they are all there and final."""
-    first = [t for t in trials if t.candidate.kind != "candidate" and not is_greedy_soup(t.candidate)]
-    if not first:
-        first = [trial for trial in trials if trial.number < FIRST_TRIALS]
-        if len(first) < min(FIRST_TRIALS, spec.budget.evaluations):
+    def add(self, trial: Trial) -> None:
+        """Take in a trial, or an earlier one as it is now."""
+        if trial.candidate.is_baseline:
+            self._baselines[trial.id] = trial
+        if trial.number < FIRST_TRIALS:
+            self._earliest[trial.id] = trial
+        changes_front = trial.state is TrialState.COMPLETE and self._archive.add(trial)
+        if changes_front or trial.candidate.is_baseline or trial.number < FIRST_TRIALS:
+            self._summary = None
+
+    @property
+    def imports(self) -> ImportReport | None:
+        """What was imported; None until then."""
+        return self._imports
+
+    @imports.setter
+    def imports(self, report: ImportReport | None) -> None:
+        self._imports, self._summary = report, None
+
+    def summary(self) -> SearchSummary:
+        """Return front, hypervolume and recommendation of the complete trials, by their values on search items."""
+        if self._summary is None:
+            self._summary = self._made()
+        return self._summary
+
+    def _made(self) -> SearchSummary:
+        if not len(self._archive):
+            return SearchSummary(imports=self._imports)
+        self._reference_point = self._reference_point or self._found_reference_point()
+        volume = None if self._reference_point is None else hypervolume(self._archive.losses, self._reference_point)
+        front = self._archive.front
+        return SearchSummary(
+            front=tuple(trial.id for trial in front),
+            reference_point=self._reference_point,
+            hypervolume=volume,
+            recommendation=self._recommendation(front),
+            imports=self._imports,
+        )
+
+    def _found_reference_point(self) -> Losses | None:
+        """Return what depends on the first trials alone; None until they are all there and final."""
+        first = [t for t in self._baselines.values() if t.state not in UNSCORED and not is_greedy_soup(t.candidate)]
+        if not first:
+            first = list(self._earliest.values())
+            if len(first) < min(FIRST_TRIALS, self._spec.budget.evaluations):
+                return None
+        scored = [search_losses(self._spec.objectives, trial) for trial in first if trial.state is TrialState.COMPLETE]
+        if not scored or not all(trial.state.is_final for trial in first):
             return None
-    scored = [search_losses(spec.objectives, trial) for trial in first if trial.state is TrialState.COMPLETE]
-    if not scored or not all(trial.state.is_final for trial in first):
-        return None
-    return frozen_reference_point(scored)
+        return frozen_reference_point(scored)
 
-
-def search_losses(objectives: tuple[Objective, ...], trial: Trial) -> tuple[float, ...]:
-    """Return the trial's losses on the search items, one per objective.
-
-    Raises ValueError when an objective was not measured: a complete trial has them all.
-    """
-    losses = []
-    for objective in objectives:
-        value = trial.value(objective.name, "search")
-        if value is None:
-            raise ValueError(f"trial {trial.id} has no search measurement of {objective.name}")
-        losses.append(objective.loss(value))
-    return tuple(losses)
+    def _recommendation(self, front: list[Trial]) -> Recommendation | None:
+        if front:
+            return recommend(self._spec.objectives, list(self._baselines.values()), front)
+        least = self._archive.least_violating
+        if least is None:
+            return None
+        pairs = zip(self._spec.constraints, least.broken_by, strict=True)
+        broken = ", ".join(constraint.in_words(g) for constraint, g in pairs if g > 0)
+        reason = f"no trial keeps all constraints; trial {least.trial.id} breaks them least: {broken}"
+        return Recommendation(trial_id=None, reason=reason)

@@ -2,27 +2,41 @@
 
 from collections.abc import Iterable
 
-from campaigns.campaign import SearchSummary
+from campaigns.campaign import ImportReport, SearchSummary
+from campaigns.constraints import Limits, limits
 from campaigns.methods import LinearMerge
 from campaigns.objectives import macro_average
 from campaigns.spec import CampaignSpec
 from campaigns.states import TrialState
 from campaigns.trial import Point, Trial
+from optimizer.archive import search_losses
 from optimizer.greedy_soup import GreedySoup, Members, greedy_soup, is_greedy_soup
 from optimizer.strategies import Observation
-from optimizer.summary import search_losses, summarize
+from optimizer.summary import RunningSummary
+
+AVERAGES = ("parent", "soup")
 
 
 class TrialBook:
-    """The trials of one campaign by id, and the questions that the loop asks about them."""
+    """The trials of one campaign by id, and the questions that the loop asks about them.
+
+    What an answer costs depends on the trials that it is about, not on how many there are.
+    """
 
     def __init__(self, spec: CampaignSpec) -> None:
         self._spec = spec
         self._trials: dict[str, Trial] = {}
-        self._recipes: set[str] = set()
+        self._in_state: dict[TrialState, dict[str, Trial]] = {state: {} for state in TrialState}
+        self._baselines: dict[str, Trial] = {}
+        self._recipes: dict[str, str] = {}
+        self._candidates = 0
+        self._summary = RunningSummary(spec)
 
     def __getitem__(self, trial_id: str) -> Trial:
         return self._trials[trial_id]
+
+    def __contains__(self, trial_id: str) -> bool:
+        return trial_id in self._trials
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -30,31 +44,44 @@ class TrialBook:
     def write(self, trials: Iterable[Trial]) -> None:
         """Remember `trials` as they are now."""
         for trial in trials:
-            self._trials[trial.id] = trial
-            self._recipes.add(trial.candidate.recipe.digest)
+            known = self._trials.get(trial.id)
+            if known is None:
+                self._candidates += trial.candidate.kind == "candidate"
+                self._recipes.setdefault(trial.candidate.recipe.digest, trial.id)
+            else:
+                del self._in_state[known.state][trial.id]
+            self._trials[trial.id] = self._in_state[trial.state][trial.id] = trial
+            if trial.candidate.is_baseline:
+                self._baselines[trial.id] = trial
+            self._summary.add(trial)
 
     def in_state(self, state: TrialState) -> list[Trial]:
         """Return the trials in `state`, by number."""
-        return sorted((t for t in self._trials.values() if t.state is state), key=lambda trial: trial.number)
+        return _by_number(self._in_state[state].values())
 
-    def has_recipe(self, digest: str) -> bool:
-        """Whether a trial of this recipe exists, whatever became of it."""
-        return digest in self._recipes
+    def of_recipe(self, digest: str) -> Trial | None:
+        """Return the first trial of this recipe, whatever became of it."""
+        return self._trials.get(self._recipes.get(digest, ""))
 
     @property
     def candidate_count(self) -> int:
         """How many trials the strategy proposed, whatever became of them."""
-        return sum(trial.candidate.kind == "candidate" for trial in self._trials.values())
+        return self._candidates
 
     @property
     def is_drained(self) -> bool:
         """Whether every trial is in a final state."""
-        return all(trial.state.is_final for trial in self._trials.values())
+        return not any(trials for state, trials in self._in_state.items() if not state.is_final)
+
+    @property
+    def first_complete(self) -> Trial | None:
+        """The first trial that was evaluated here and has all its measurements."""
+        return next((t for t in self._in_state[TrialState.COMPLETE].values() if not t.candidate.imported_from), None)
 
     def greedy_soup(self) -> GreedySoup | None:
         """Return how far the greedy soup has come; None while a parent or an average of parents has no result yet."""
         soups: dict[Members, float | None] = {}
-        for trial in self._baselines():
+        for trial in self._averages():
             if not trial.state.is_final:
                 return None
             complete = trial.state is TrialState.COMPLETE
@@ -64,42 +91,62 @@ class TrialBook:
         return greedy_soup(parents, soups)
 
     def pending_points(self) -> list[Point]:
-        """Return the points of the trials that have no result yet."""
-        return [trial.candidate.point for trial in self._trials.values() if not trial.state.is_final]
+        """Return the points of the trials that have no result yet, by number."""
+        states = [trials for state, trials in self._in_state.items() if not state.is_final]
+        return [trial.candidate.point for trial in _by_number(t for trials in states for t in trials.values())]
 
     def observations(self) -> list[Observation]:
-        """Return what a strategy has been told of this campaign's own trials, in that order."""
+        """Return what the strategy has been told, in that order: of parents, each knew those told before it."""
+        known = limits(self._spec.constraints, self._spec.objectives)
         told = [(trial.told, trial) for trial in self._trials.values() if trial.told is not None]
-        return [self.observation(trial) for _, trial in sorted(told, key=lambda pair: pair[0])]
+        return [self._observed(trial, known) for _, trial in sorted(told, key=lambda pair: pair[0])]
 
     def observation(self, trial: Trial) -> Observation:
-        """Return the trial as a strategy sees it: infeasible and failed ones are points without losses."""
+        """Return the trial, not yet written, as a strategy sees it after all that are: without losses if infeasible."""
+        return self._observed(trial, limits(self._spec.constraints, self._spec.objectives, self._baselines.values()))
+
+    def _observed(self, trial: Trial, known: Limits) -> Observation:
         if trial.state is not TrialState.COMPLETE:
             return Observation(trial.candidate.point, None)
-        return Observation(trial.candidate.point, search_losses(self._spec.objectives, trial))
+        known.learn(trial)
+        return Observation(trial.candidate.point, search_losses(self._spec.objectives, trial), known.of(trial))
 
-    def summary_with(self, trial: Trial) -> SearchSummary:
-        """Return front, hypervolume and recommendation as they will be once `trial` is written."""
-        return summarize(self._spec, list({**self._trials, trial.id: trial}.values()))
+    def summary(self) -> SearchSummary:
+        """Return front, hypervolume and recommendation."""
+        return self._summary.summary()
+
+    @property
+    def imports(self) -> ImportReport | None:
+        """What was imported; None until then."""
+        return self._summary.imports
+
+    @imports.setter
+    def imports(self, report: ImportReport | None) -> None:
+        self._summary.imports = report
 
     def awaiting_holdout(self, front: Iterable[str]) -> list[Trial]:
         """Return the complete baselines and members of `front` that were not scored on the holdout items, by number.
 
         Of what the greedy soup tried only the end result is a baseline.
         """
-        wanted = {*front, *(trial.id for trial in self._baselines() if not is_greedy_soup(trial.candidate))}
+        wanted = {*front, *(t.id for t in self._baselines.values() if not is_greedy_soup(t.candidate))}
         soup = self.greedy_soup() if self._spec.baselines.greedy_soup else None
         if soup is not None and soup.next_members is None:
-            wanted |= {trial.id for trial in self._baselines() if _members(trial) == soup.members}
-        complete = self.in_state(TrialState.COMPLETE)
-        return [trial for trial in complete if trial.id in wanted and "holdout" not in trial.timings]
+            wanted |= {trial.id for trial in self._averages() if _members(trial) == soup.members}
+        complete = self._in_state[TrialState.COMPLETE]
+        found = [complete[trial_id] for trial_id in wanted if trial_id in complete]
+        return _by_number(trial for trial in found if "holdout" not in trial.timings)
 
-    def _baselines(self) -> list[Trial]:
-        return [trial for trial in self._trials.values() if trial.candidate.kind != "candidate"]
+    def _averages(self) -> list[Trial]:
+        return [trial for trial in self._baselines.values() if trial.candidate.kind in AVERAGES]
 
 
-def _members(baseline: Trial) -> Members:
-    """Return the checkpoints that a baseline, which is always a linear merge, averages."""
-    method = baseline.candidate.recipe.method
+def _by_number(trials: Iterable[Trial]) -> list[Trial]:
+    return sorted(trials, key=lambda trial: trial.number)
+
+
+def _members(average: Trial) -> Members:
+    """Return the checkpoints that a parent or a soup, which is always a linear merge, averages."""
+    method = average.candidate.recipe.method
     assert isinstance(method, LinearMerge)
     return frozenset(index for index, weight in enumerate(method.weights) if weight)

@@ -13,8 +13,9 @@ import ray
 import torch
 
 from campaigns.errors import Conflict, Fault, InvalidInput, LeaseLost
-from campaigns.inventory import Inventory, Worker
+from campaigns.inventory import WEIGHTS_OFFER, Inventory, Worker
 from campaigns.noun import Noun
+from campaigns.objectives import WEIGHTS
 from campaigns.states import CampaignState, CampaignStep
 from evaluators.inventory import offered_tasks, versions
 from merging.methods import METHODS
@@ -86,7 +87,7 @@ class WorkerProcess:
     def _inventory(self) -> Inventory:
         gpus = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
         return Inventory(
-            tasks=offered_tasks(self._settings.task_folders, self._cache_dir),
+            tasks=offered_tasks(self._settings.task_folders, self._cache_dir) | {WEIGHTS: WEIGHTS_OFFER},
             methods=tuple(METHODS),
             strategies=tuple(STRATEGIES),
             devices=("cpu", *gpus),
@@ -114,7 +115,8 @@ class WorkerProcess:
         spec = campaign.spec
         space = build_space(spec, campaign.pool)
         weights = tuple(objective.weight for objective in spec.objectives)
-        strategy = build_strategy(spec.strategy, SearchProblem(space.dimensions, weights, spec.seed))
+        problem = SearchProblem(space.dimensions, weights, spec.seed, len(spec.constraints))
+        strategy = build_strategy(spec.strategy, problem)
         folders = tuple(str(folder) for folder in self._settings.task_folders)
         executor = RayExecutor(evaluation_setup(spec, campaign.pool, folders, self._cache_dir), spec.resources)
         try:

@@ -1,14 +1,15 @@
 """What may vary: maps from the unit cube to named parameters and the recipe that they make."""
 
-from campaigns.errors import InvalidSpec, field_error
+from campaigns.errors import FieldError, InvalidSpec, field_error
 from campaigns.pools import Pool
 from campaigns.spaces import ChoiceSpace
 from campaigns.spec import CampaignSpec
+from campaigns.trial import Candidate
 from search_spaces.choice_map import ChoiceMap
 from search_spaces.method_map import MethodMap
 from search_spaces.search_space import SearchSpace
 
-__all__ = ["ChoiceMap", "MethodMap", "SearchSpace", "build_space"]
+__all__ = ["ChoiceMap", "MethodMap", "SearchSpace", "build_space", "user_points"]
 
 MAX_DIMENSIONS = 2000
 
@@ -25,3 +26,22 @@ def build_space(spec: CampaignSpec, pool: Pool) -> SearchSpace:
         message = "the space has too many coordinates: ask for fewer groups of tensors, or group checkpoints"
         raise InvalidSpec([field_error("space", space.dimensions, message, f"at most {MAX_DIMENSIONS}")])
     return space
+
+
+def user_points(spec: CampaignSpec, space: SearchSpace) -> list[Candidate]:
+    """Return the points of `spec.warm_start`, in order.
+
+    Raises `InvalidSpec` naming every coordinate of every point that is missing, unknown or out of bounds.
+    """
+    candidates: list[Candidate] = []
+    errors: list[FieldError] = []
+    for index, values in enumerate(spec.warm_start.points):
+        try:
+            point = space.point(values, f"warm_start.points.{index}")
+        except InvalidSpec as error:
+            errors += error.errors
+        else:
+            candidates.append(space.candidate(point).replace(kind="point", label=f"point {index + 1}"))
+    if errors:
+        raise InvalidSpec(errors)
+    return candidates

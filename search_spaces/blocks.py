@@ -7,8 +7,8 @@ from typing import Any, Protocol
 from campaigns.ranges import Bounds
 from campaigns.spaces import WHOLE_NUMBERS, EmrSpace, MethodSpace, MixSpace, SparseSpace, TaskVectorSpace
 from campaigns.trial import Point
-from search_spaces.coordinates import Cells, Coordinate, Coordinates, coordinates
-from search_spaces.shares import NORMALIZATIONS
+from search_spaces.coordinates import Axis, Cells, Coordinate, Coordinates, coordinates
+from search_spaces.shares import NORMALIZATIONS, RAW
 
 DEFAULT_BOUNDS: Mapping[str, Bounds] = {"sum": (0.0, 1.0), "softmax": (-4.0, 4.0), "free": (0.0, 1.0)}
 MIDDLE = 0.5
@@ -19,7 +19,7 @@ class Block(Protocol):
 
     field: str
     """The method's field, and the parameter's name in `by_group`."""
-    names: tuple[str, ...]
+    axes: tuple[Axis, ...]
     """One per coordinate; none when the field is fixed."""
 
     def value(self, point: Sequence[float]) -> Any:
@@ -31,6 +31,9 @@ class Block(Protocol):
     def nearest(self, weights: Sequence[float]) -> Point:
         """Return the coordinates that bring the merge nearest to sum_i w_i theta_i."""
 
+    def units(self, value: Any) -> Point:
+        """Return the coordinates of a value of the field where there are any, else some near ones."""
+
 
 class Shares:
     """Weights of which those that are not frozen share what the frozen ones leave of one."""
@@ -40,7 +43,8 @@ class Shares:
     def __init__(self, raw: Coordinates, normalize: str) -> None:
         self._raw = raw
         self._normalize = NORMALIZATIONS[normalize]
-        self.names = tuple(coordinate.name for coordinate in raw.free)
+        self._raw_of = RAW[normalize]
+        self.axes: tuple[Axis, ...] = raw.free
 
     def value(self, point: Sequence[float]) -> tuple[float, ...]:
         """Return the K weights, which sum to one."""
@@ -63,6 +67,11 @@ class Shares:
         high = min(coordinate.bounds[1] for coordinate in self._raw.free)
         return tuple(coordinate.unit(low / 2 + high / 2) for coordinate in self._raw.free)
 
+    def units(self, value: Sequence[float]) -> Point:
+        """Return coordinates that give these weights; a group is taken to have its first member's."""
+        raw = self._raw_of([value[c.members[0]] for c in self._raw.free], [c.bounds for c in self._raw.free])
+        return tuple(coordinate.unit(number) for coordinate, number in zip(self._raw.free, raw, strict=True))
+
 
 class RawNumbers:
     """Weights, or densities, that are the raw coordinates themselves."""
@@ -71,7 +80,7 @@ class RawNumbers:
         self.field = field
         self._label = label
         self._raw = raw
-        self.names = tuple(coordinate.name for coordinate in raw.free)
+        self.axes: tuple[Axis, ...] = raw.free
 
     def value(self, point: Sequence[float]) -> tuple[float, ...]:
         """Return the K numbers."""
@@ -85,6 +94,10 @@ class RawNumbers:
         """Return the point of the nearest weights, and of the highest densities: a linear merge drops nothing."""
         return self._raw.nearest(weights if self.field == "weights" else [1.0] * len(weights))
 
+    def units(self, value: Sequence[float]) -> Point:
+        """Return the coordinates of these numbers."""
+        return self._raw.nearest(value)
+
 
 class Number:
     """A real number, fixed or within bounds."""
@@ -92,7 +105,7 @@ class Number:
     def __init__(self, field: str, declared: float | Bounds) -> None:
         self.field = field
         self._declared = Coordinate(field, declared) if isinstance(declared, tuple) else declared
-        self.names: tuple[str, ...] = (field,) if isinstance(declared, tuple) else ()
+        self.axes: tuple[Axis, ...] = (self._declared,) if isinstance(self._declared, Coordinate) else ()
 
     def value(self, point: Sequence[float]) -> float:
         """Return the number."""
@@ -103,11 +116,14 @@ class Number:
         return {self.field: value}
 
     def nearest(self, weights: Sequence[float]) -> Point:
-        """Return the point of scale 1, or of t = w_1; of other numbers a linear merge knows nothing."""
+        """Return the point of t = w_1; of other numbers a linear merge knows nothing."""
         if not isinstance(self._declared, Coordinate):
             return ()
-        near = {"scale": 1.0, "t": weights[-1]}
-        return (self._declared.unit(near[self.field]) if self.field in near else MIDDLE,)
+        return (self._declared.unit(weights[-1]) if self.field == "t" else MIDDLE,)
+
+    def units(self, value: float) -> Point:
+        """Return the coordinate of the number, none where it is fixed."""
+        return (self._declared.unit(value),) if isinstance(self._declared, Coordinate) else ()
 
 
 class WholeNumber:
@@ -117,8 +133,8 @@ class WholeNumber:
         self.field = field
         lowest, highest = declared if isinstance(declared, tuple) else (declared, declared)
         self._lowest = int(lowest)
-        self._cells = Cells(field, int(highest) - int(lowest) + 1)
-        self.names: tuple[str, ...] = (field,) if isinstance(declared, tuple) else ()
+        self._cells = Cells(field, tuple(range(int(lowest), int(highest) + 1)))
+        self.axes: tuple[Axis, ...] = (self._cells,) if isinstance(declared, tuple) else ()
 
     def value(self, point: Sequence[float]) -> int:
         """Return the number."""
@@ -130,7 +146,12 @@ class WholeNumber:
 
     def nearest(self, weights: Sequence[float]) -> Point:
         """Return the middle: a linear merge says nothing about it."""
-        return (MIDDLE,) * len(self.names)
+        return (MIDDLE,) * len(self.axes)
+
+    def units(self, value: int) -> Point:
+        """Return the middle of the number's part, none where it is fixed."""
+        placed = self._cells.place(value)
+        return (MIDDLE if placed is None else placed,) * len(self.axes)
 
 
 class View:
@@ -142,9 +163,9 @@ class View:
         unified: list[int | None] = [None] if space.views != "tasks" else []
         tasks = list(range(len(checkpoints))) if space.views != "unified" else []
         self._views = [*unified, *tasks]
-        self._checkpoints = checkpoints
-        self._cells = Cells("view", len(self._views))
-        self.names: tuple[str, ...] = ("view",) if len(self._views) > 1 else ()
+        self._called = tuple("unified" if view is None else checkpoints[view] for view in self._views)
+        self._cells = Cells("view", self._called)
+        self.axes: tuple[Axis, ...] = (self._cells,) if len(self._views) > 1 else ()
 
     def value(self, point: Sequence[float]) -> int | None:
         """Return the view."""
@@ -152,14 +173,18 @@ class View:
 
     def parameters(self, value: int | None) -> dict[str, float]:
         """Return 1 for the view that is taken and 0 for the others, by name."""
-        called = ["unified" if view is None else self._checkpoints[view] for view in self._views]
-        return {f"view.{name}": float(view == value) for name, view in zip(called, self._views, strict=True)}
+        return {f"view.{name}": float(view == value) for name, view in zip(self._called, self._views, strict=True)}
 
     def nearest(self, weights: Sequence[float]) -> Point:
         """Return the middle of the view of the only checkpoint that has a weight, else that of the first view."""
         alone = [index for index, weight in enumerate(weights) if weight]
         view = alone[0] if len(alone) == 1 and alone[0] in self._views else self._views[0]
-        return (self._cells.middle(self._views.index(view)),) * len(self.names)
+        return (self._cells.middle(self._views.index(view)),) * len(self.axes)
+
+    def units(self, value: int | None) -> Point:
+        """Return the middle of the view's part, of the first view's for one that is not among them."""
+        index = self._views.index(value) if value in self._views else 0
+        return (self._cells.middle(index),) * len(self.axes)
 
 
 def blocks(space: MethodSpace, checkpoints: Sequence[str], field: str) -> list[Block]:

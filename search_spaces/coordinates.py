@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from campaigns.errors import FieldError, InvalidSpec, field_error
+from campaigns.errors import FieldError, InvalidSpec, field_error, unknown_name
 from campaigns.ranges import Bounds, PerCheckpoint
 from campaigns.trial import Point
 
@@ -29,21 +29,43 @@ class Coordinate:
         clipped = min(max(raw, low), high)
         return min(max((clipped / 2 - low / 2) / (high / 2 - low / 2), 0.0), 1.0)
 
+    def place(self, raw: float | str) -> float | None:
+        """Return the coordinate of a raw number within the bounds; None for anything else."""
+        low, high = self.bounds
+        return self.unit(raw) if isinstance(raw, float) and low <= raw <= high else None
+
+    @property
+    def allowed(self) -> str:
+        """What `place` takes, in words."""
+        return f"a number from {self.bounds[0]:g} to {self.bounds[1]:g}"
+
 
 @dataclass(frozen=True)
 class Cells:
-    """One dimension of the cube that picks one of `count` things: each has an equal part of the unit interval."""
+    """One dimension of the cube that picks one of several values: each has an equal part of the unit interval."""
 
     name: str
-    count: int
+    values: tuple[float | str, ...]
 
     def index(self, unit: float) -> int:
         """Return which of them the coordinate `unit` in [0, 1] picks."""
-        return min(int(unit * self.count), self.count - 1)
+        return min(int(unit * len(self.values)), len(self.values) - 1)
 
     def middle(self, index: int) -> float:
         """Return the middle of the part of the interval that picks `index`."""
-        return (index + 0.5) / self.count
+        return (index + 0.5) / len(self.values)
+
+    def place(self, raw: float | str) -> float | None:
+        """Return the middle of the part that picks the value `raw`; None where it is not one of them."""
+        return self.middle(self.values.index(raw)) if raw in self.values else None
+
+    @property
+    def allowed(self) -> str:
+        """What `place` takes, in words."""
+        return ", ".join(value if isinstance(value, str) else f"{value:g}" for value in self.values)
+
+
+Axis = Coordinate | Cells
 
 
 @dataclass(frozen=True)
@@ -105,6 +127,24 @@ def checked_point(point: Sequence[float], names: Sequence[str]) -> Point:
         if not 0.0 <= unit <= 1.0:  # NaN fails this as well
             raise ValueError(f"coordinate {name!r} must lie in [0, 1], got {unit}")
     return tuple(float(unit) for unit in point)
+
+
+def placed(values: Mapping[str, float | str], axes: Mapping[str, Axis], field: str) -> Point:
+    """Return the point that has these raw values, by the names of the coordinates, all of them.
+
+    Raises `InvalidSpec`, fields under `field`, naming every coordinate that is missing, unknown or out of bounds.
+    """
+    errors = [unknown_name(f"{field}.{name}", name, axes, "coordinate here") for name in values if name not in axes]
+    point = []
+    for name, axis in axes.items():
+        unit = axis.place(values[name]) if name in values else None
+        if unit is None:
+            message = "not what this coordinate takes" if name in values else "a point gives every coordinate"
+            errors.append(field_error(f"{field}.{name}", values.get(name), message, axis.allowed))
+        point.append(0.0 if unit is None else unit)
+    if errors:
+        raise InvalidSpec(errors)
+    return tuple(point)
 
 
 def _memberships(declared: PerCheckpoint, checkpoints: Sequence[str]) -> list[tuple[int, ...]]:

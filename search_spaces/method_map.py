@@ -1,6 +1,8 @@
 """The map of every space over one merge method: from the cube to its parameters, group by group, and the recipe."""
 
-from collections.abc import Sequence
+import math
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +36,8 @@ from campaigns.space_needs import needs_base, needs_statistics
 from campaigns.spaces import MethodSpace, MixSpace, ObimSpace, RandomSparseSpace
 from campaigns.trial import Candidate, Kind, Point
 from search_spaces.blocks import Block, blocks
-from search_spaces.coordinates import checked_point
-from search_spaces.search_space import UNIFORM_SOUP
+from search_spaces.coordinates import Axis, checked_point, placed
+from search_spaces.search_space import TASK_ARITHMETIC, TASK_ARITHMETIC_SCALE, UNIFORM_SOUP
 from search_spaces.tensor_groups import TensorGroup, tensor_groups
 
 METHODS: dict[str, type[Method]] = {
@@ -60,6 +62,8 @@ METHODS: dict[str, type[Method]] = {
     "regmean": RegMeanMerge,
     "obim": ObimMerge,
 }
+ROUNDING = 1e-9
+"""By how much numbers of two recipes may differ, relative or absolute, that one point makes."""
 SETTINGS = ("normalize", "rescale", "trim", "trim_by")
 """Fields of a space that are its method's, as they are, and are never searched."""
 
@@ -74,9 +78,9 @@ class Slot:
     apart: bool
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The names of its coordinates."""
-        return tuple(self.named(name) for name in self.block.names)
+    def axes(self) -> dict[str, Axis]:
+        """Its coordinates by name."""
+        return {self.named(axis.name): axis for axis in self.block.axes}
 
     def named(self, name: str) -> str:
         """Return the parameter's name in this place, which says the group that it is for."""
@@ -84,7 +88,7 @@ class Slot:
 
     def value(self, point: Point) -> Any:
         """Return the value of the block's field at `point`."""
-        return self.block.value(point[self.start : self.start + len(self.block.names)])
+        return self.block.value(point[self.start : self.start + len(self.block.axes)])
 
 
 class MethodMap:
@@ -98,7 +102,8 @@ class MethodMap:
         self._groups = tensor_groups(space, pool.layers, field)
         self._blocks = blocks(space, pool.names, field)
         self._slots = self._laid_out()
-        self.names = tuple(name for slot in self._slots for name in slot.names)
+        self.axes = {name: axis for slot in self._slots for name, axis in slot.axes.items()}
+        self.names = tuple(self.axes)
 
     @property
     def dimensions(self) -> int:
@@ -120,15 +125,40 @@ class MethodMap:
 
     def parent(self, index: int) -> Candidate:
         """Return checkpoint `index` alone, bit for bit; see `SearchSpace.parent`."""
-        return self._baseline("parent", self._pool.names[index], [index])
+        return self._average("parent", self._pool.names[index], [index])
 
     def soup(self, members: Sequence[int], label: str = UNIFORM_SOUP) -> Candidate:
         """Return the average of some checkpoints; see `SearchSpace.soup`."""
-        return self._baseline("soup", label, members)
+        return self._average("soup", label, members)
 
     def uniform_soup(self) -> Candidate:
         """Return the average of all checkpoints; see `SearchSpace.uniform_soup`."""
         return self.soup(range(len(self._pool.checkpoints)))
+
+    def task_arithmetic(self) -> Candidate:
+        """Return task arithmetic at 0.3; see `SearchSpace.task_arithmetic`."""
+        count = len(self._pool.checkpoints)
+        method = TaskArithmeticMerge(weights=(1.0,) * count, scale=TASK_ARITHMETIC_SCALE)
+        near = (TASK_ARITHMETIC_SCALE,) * count
+        candidate = self._baseline("task_arithmetic", TASK_ARITHMETIC, method, near)
+        return candidate.replace(parameters={**candidate.parameters, "scale": TASK_ARITHMETIC_SCALE})
+
+    def point(self, values: Mapping[str, float | str], field: str) -> Point:
+        """Return the point with these raw values; see `SearchSpace.point`."""
+        return placed(values, self.axes, field)
+
+    def point_of(self, recipe: Recipe) -> Point | None:
+        """Return a point that makes `recipe`; see `SearchSpace.point_of`."""
+        methods = self._methods_of(recipe)
+        if recipe.sources != _digests(self._pool) or any(
+            methods[group.label].kind != self._space.kind for group in self._merged_groups
+        ):
+            return None
+        values = [getattr(methods[slot.groups[0].label], slot.block.field) for slot in self._slots]
+        pairs = zip(self._slots, values, strict=True)
+        point = tuple(unit for slot, value in pairs for unit in slot.block.units(value))
+        made = self.candidate(point).recipe.model_dump()
+        return point if _alike(made, recipe.model_dump()) else None
 
     @property
     def _merged_groups(self) -> tuple[TensorGroup, ...]:
@@ -141,8 +171,15 @@ class MethodMap:
             apart = self._space.has_groups and block.field in self._space.by_group
             for groups in [(group,) for group in self._merged_groups] if apart else [self._merged_groups]:
                 slots.append(Slot(block, start, groups, apart))
-                start += len(block.names)
+                start += len(block.axes)
         return slots
+
+    def _methods_of(self, recipe: Recipe) -> dict[str, Method]:
+        """Return the method of each group, by label, that `recipe` has where it has this space's groups."""
+        methods = {group.label: recipe.method for group in self._groups}
+        for rule in recipe.rules:
+            methods |= {group.label: rule.method for group in self._groups if rule.tensors in group.filters}
+        return methods
 
     def _settings(self) -> dict[str, Any]:
         space = self._space
@@ -182,23 +219,61 @@ class MethodMap:
             return TaskArithmeticMerge(weights=(0.0,) * count)
         return LinearMerge(weights=_even([0], count))
 
-    def _baseline(self, kind: Kind, label: str, members: Sequence[int]) -> Candidate:
+    def _average(self, kind: Kind, label: str, members: Sequence[int]) -> Candidate:
         weights = _even(members, len(self._pool.checkpoints))
-        parameters = {f"weight.{name}": weight for name, weight in zip(self._pool.names, weights, strict=True)}
-        if "scale" in self._space.parameters():
-            parameters["scale"] = 1.0
+        candidate = self._baseline(kind, label, LinearMerge(weights=weights), weights)
+        if "scale" not in self._space.parameters():
+            return candidate
+        return candidate.replace(parameters={**candidate.parameters, "scale": 1.0})
+
+    def _baseline(
+        self, kind: Kind, label: str, method: LinearMerge | TaskArithmeticMerge, near: tuple[float, ...]
+    ) -> Candidate:
+        """Return a merge that the space need not reach, at the point nearest to sum_i near_i theta_i."""
+        pool = self._pool
         recipe = Recipe(
-            method=LinearMerge(weights=weights),
-            sources=_digests(self._pool),
-            template=self._pool.template.digest,
-            dtype=self._pool.dtype,
+            method=method,
+            sources=_digests(pool),
+            base=pool.base.digest if method.needs_base and pool.base is not None else None,
+            template=pool.template.digest,
+            dtype=pool.dtype,
         )
-        point = tuple(unit for slot in self._slots for unit in slot.block.nearest(weights))
-        return Candidate(kind=kind, label=label, point=point, parameters=parameters, recipe=recipe)
+        parameters = {f"weight.{name}": weight for name, weight in zip(pool.names, method.weights, strict=True)}
+        return Candidate(kind=kind, label=label, point=self._nearest(near), parameters=parameters, recipe=recipe)
+
+    def _nearest(self, near: tuple[float, ...]) -> Point:
+        """Return the point nearest to sum_i near_i theta_i: first the common scale, then the weights by it."""
+        scale = next((block for block in self._blocks if block.field == "scale"), None)
+        if scale is None:
+            return tuple(unit for slot in self._slots for unit in slot.block.nearest(near))
+        units = scale.units(self._nearest_scale(near))
+        left = tuple(weight / (scale.value(units) or 1.0) for weight in near)
+        return tuple(u for slot in self._slots for u in (units if slot.block is scale else slot.block.nearest(left)))
+
+    def _nearest_scale(self, near: tuple[float, ...]) -> float:
+        """Return the scale that weights want: their sum where they are normalized, else 1 unless all are frozen."""
+        if getattr(self._space, "normalize", False):
+            return math.fsum(near)
+        weights = next((block for block in self._blocks if block.field == "weights"), None)
+        frozen = weights.value(()) if weights is not None and not weights.axes else ()
+        if not any(frozen):
+            return 1.0
+        return math.fsum(map(operator.mul, near, frozen)) / math.fsum(weight * weight for weight in frozen)
 
 
 def _even(members: Sequence[int], count: int) -> tuple[float, ...]:
     return tuple(1.0 / len(members) if index in members else 0.0 for index in range(count))
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two dumps are equal but for rounding; seeds and other whole numbers must be equal."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, tuple | list) and isinstance(other, tuple | list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
+    return bool(one == other)
 
 
 def _digests(pool: Pool) -> tuple[str, ...]:

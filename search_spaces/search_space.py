@@ -1,11 +1,14 @@
 """What every search space does: the contract that the loop relies on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from campaigns.recipe import Recipe
 from campaigns.trial import Candidate, Point
 
 UNIFORM_SOUP = "uniform soup"
+TASK_ARITHMETIC_SCALE = 0.3
+TASK_ARITHMETIC = f"task arithmetic {TASK_ARITHMETIC_SCALE}"
 
 
 class SearchSpace(Protocol):
@@ -37,3 +40,15 @@ class SearchSpace(Protocol):
 
     def uniform_soup(self) -> Candidate:
         """Return the plain average of all K checkpoints as a baseline: every weight is exactly 1/K."""
+
+    def task_arithmetic(self) -> Candidate:
+        """Return base + 0.3 sum_i tau_i (arXiv 2212.04089, lambda = 0.3) as a baseline; the pool must have a base."""
+
+    def point(self, values: Mapping[str, float | str], field: str) -> Point:
+        """Return the point with these raw values by name: numbers, the name of a view, and the name of an option.
+
+        Raises `InvalidSpec`, fields under `field`, naming every coordinate that is missing, unknown or out of bounds.
+        """
+
+    def point_of(self, recipe: Recipe) -> Point | None:
+        """Return a point that makes `recipe`, its numbers equal but for rounding (1e-9); None where no point does."""

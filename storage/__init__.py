@@ -2,5 +2,6 @@
 
 from storage.lease import Lease
 from storage.store import Store
+from storage.trial_repository import ImportedResult
 
-__all__ = ["Lease", "Store"]
+__all__ = ["ImportedResult", "Lease", "Store"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from campaigns.campaign import Campaign, SearchSummary
+from campaigns.campaign import Campaign, ImportReport, SearchSummary
 from campaigns.errors import Conflict, IllegalTransition, NotFound
 from campaigns.pools import Pool
 from campaigns.spec import CampaignSpec
@@ -97,6 +97,11 @@ class CampaignRepository:
         if row.search_finished_at is None:
             row.search_finished_at = row.updated_at = now()
             self._events.record(row.id, "campaign.search_finished", row.updated_at)
+
+    def note_import(self, row: CampaignRow, report: ImportReport | None) -> None:
+        """Note what became of the results of other campaigns."""
+        row.updated_at = now()
+        self._events.record(row.id, "campaign.imported", row.updated_at, **({} if report is None else dict(report)))
 
     def nouns(self, rows: Sequence[CampaignRow]) -> list[Campaign]:
         """Return the campaigns of `rows`, with their trials counted in one query."""

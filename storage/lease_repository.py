@@ -60,6 +60,11 @@ class LeaseRepository:
         """Let the lease end `seconds` from now. Raises `LeaseLost`. Writes no event: this happens all the time."""
         self.held(lease).lease_expires_at = now() + timedelta(seconds=seconds)
 
+    def prolong(self, row: CampaignRow, duration: timedelta) -> None:
+        """Let the lease of a campaign that is held end `duration` later."""
+        if row.lease_expires_at is not None:
+            row.lease_expires_at += duration
+
     def release(self, lease: Lease) -> None:
         """Give the campaign back. Raises `LeaseLost`."""
         row = self.held(lease)

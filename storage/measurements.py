@@ -1,5 +1,7 @@
 """Measurements: the check that they are what the campaign asked for, and their way into rows and back."""
 
+from collections.abc import Sequence
+
 from campaigns.errors import Conflict
 from campaigns.objectives import Measurement, Split
 from campaigns.spec import CampaignSpec
@@ -9,12 +11,16 @@ from storage.rows import CampaignRow, MeasurementRow
 NUMBERS = ("value", "standard_error", "items", "truncation_rate", "output_tokens", "protocol")
 
 
-def check_measurements(campaign: CampaignRow, evaluated: Evaluated, split: Split) -> None:
-    """Raise `Conflict` unless every measurement is on `split` and of another objective of the campaign.
+def objective_names(campaign: CampaignRow) -> list[str]:
+    """Return the names of the campaign's objectives."""
+    return [objective.name for objective in CampaignSpec.model_validate(campaign.spec).objectives]
+
+
+def check_measurements(asked: Sequence[str], evaluated: Evaluated, split: Split) -> None:
+    """Raise `Conflict` unless every measurement is on `split` and of another one of the objectives `asked`.
 
     On the search split all objectives must be there; on the holdout split some may have no items.
     """
-    asked = [objective.name for objective in CampaignSpec.model_validate(campaign.spec).objectives]
     found = [measurement.objective for measurement in evaluated.measurements]
     complete = len(found) == len(asked) if split == "search" else True
     distinct = len(set(found)) == len(found) and set(found) <= set(asked)

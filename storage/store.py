@@ -11,12 +11,13 @@ from campaigns.states import CampaignState, CampaignStep
 from campaigns.trial import Candidate, Evaluated, Trial
 from storage import schema
 from storage.campaign_repository import CampaignRepository, refuse_if_final
+from storage.columns import now
 from storage.database import Database
 from storage.event_repository import EventRepository
 from storage.lease import Lease
 from storage.lease_repository import LeaseRepository
 from storage.trial_nouns import trial_noun
-from storage.trial_repository import HypervolumePoint, TrialRepository
+from storage.trial_repository import HypervolumePoint, ImportedResult, TrialRepository
 from storage.worker_repository import LiveWorker, WorkerRepository
 
 
@@ -168,10 +169,39 @@ class Store:
             row.summary = summary.model_dump(mode="json")
             return trial_noun(trial)
 
-    def add_holdout(self, lease: Lease, trial_id: str, evaluated: Evaluated) -> Trial:
+    def import_results(
+        self,
+        lease: Lease,
+        imported: Sequence[ImportedResult],
+        strategy_state: dict[str, Any],
+        summary: SearchSummary,
+    ) -> list[Trial]:
+        """Take over results of other campaigns, all or none, told in this order; `summary` is that after the last.
+
+        The time that it takes does not count against the lease, which nobody can renew meanwhile.
+        Raises `Conflict` for a trial that is neither queued nor the next, or measurements that the campaign did not ask
+        for.
+        """
+        with self._database.write() as session:
+            leases = LeaseRepository(session)
+            row, began = leases.held(lease), now()
+            refuse_if_final(row)
+            rows = TrialRepository(session).take_over(row, imported, summary)
+            row.strategy_state = strategy_state
+            row.summary = summary.model_dump(mode="json")
+            CampaignRepository(session).note_import(row, summary.imports)
+            trials = [trial_noun(trial) for trial in rows]
+            leases.prolong(row, now() - began)
+            return trials
+
+    def add_holdout(
+        self, lease: Lease, trial_id: str, evaluated: Evaluated, summary: SearchSummary | None = None
+    ) -> Trial:
         """Add measurements on the holdout items to a complete trial. `Conflict` the second time."""
         with self._database.write() as session:
             row = LeaseRepository(session).held(lease)
+            if summary is not None:
+                row.summary = summary.model_dump(mode="json")
             return trial_noun(TrialRepository(session).add_holdout(row, trial_id, evaluated))
 
     def finish_search(self, lease: Lease) -> None:
@@ -197,13 +227,13 @@ class Store:
             CampaignRepository(session).get(campaign_id)
             return TrialRepository(session).page(campaign_id, after, limit, with_outcomes)
 
-    def trials_with_ids(self, trial_ids: Sequence[str]) -> list[Trial]:
+    def trials_with_ids(self, trial_ids: Sequence[str], with_outcomes: bool = False) -> list[Trial]:
         """Return those of `trial_ids` that exist, by number."""
         with self._database.read() as session:
-            return TrialRepository(session).with_ids(trial_ids)
+            return TrialRepository(session).with_ids(trial_ids, with_outcomes)
 
     def baselines(self, campaign_id: str) -> list[Trial]:
-        """Return the trials that no strategy asked for, by number."""
+        """Return the known merges that were scored first, by number: no candidates, and nothing that was imported."""
         with self._database.read() as session:
             return TrialRepository(session).baselines(campaign_id)
 

@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session, selectinload
 from campaigns.campaign import SearchSummary
 from campaigns.errors import Conflict, IllegalTransition, NotFound
 from campaigns.states import TrialState, TrialStep, move_trial
-from campaigns.trial import Candidate, Evaluated, Trial
+from campaigns.trial import BASELINES, Candidate, Evaluated, Trial
 from storage.columns import now
 from storage.event_repository import EventRepository
-from storage.measurements import check_measurements, measurement_rows
+from storage.measurements import check_measurements, measurement_rows, objective_names
 from storage.rows import CampaignRow, MeasurementRow, TrialRow
 from storage.trial_nouns import trial_noun
 
@@ -26,6 +26,14 @@ class HypervolumePoint(NamedTuple):
     number: int
     told_at: datetime
     hypervolume: float | None
+
+
+class ImportedResult(NamedTuple):
+    """Another campaign's result: that of the queued trial `trial_id`, or of a new one, which is to get this id."""
+
+    trial_id: str
+    candidate: Candidate
+    evaluated: Evaluated
 
 
 class TrialRepository:
@@ -82,12 +90,40 @@ class TrialRepository:
         """End a running trial with its measurements of the search split."""
         row = self._row(campaign, trial_id)
         at = self._move(campaign, row, TrialStep.COMPLETE, None)
-        check_measurements(campaign, evaluated, "search")
+        check_measurements(objective_names(campaign), evaluated, "search")
         self._measure(row, evaluated, "search")
         self._tell(campaign, row, summary)
         values = {m.objective: m.value for m in evaluated.measurements}
         self._record(row, at, told=row.told, values=values, hypervolume=row.hypervolume)
         return row
+
+    def take_over(
+        self, campaign: CampaignRow, imported: Sequence[ImportedResult], summary: SearchSummary
+    ) -> list[TrialRow]:
+        """End queued trials, and new ones, with measurements that another campaign made: no attempt is counted."""
+        query = self._query().where(TrialRow.campaign_id == campaign.id, TrialRow.state == TrialState.QUEUED)
+        queued = {row.id: row for row in self._session.scalars(query)}
+        asked = objective_names(campaign)
+        campaign.updated_at = now()
+        rows = []
+        for trial_id, candidate, evaluated in imported:
+            check_measurements(asked, evaluated, "search")
+            row = queued.pop(trial_id, None) or _new(campaign, candidate)
+            if row.id != trial_id:
+                raise Conflict(f"trial {trial_id} is not queued, and the next one is {row.id}")
+            row.candidate = candidate.model_dump(mode="json")
+            row.timings = {}
+            self._move(campaign, row, TrialStep.IMPORT, None)
+            self._measure(row, evaluated, "search")
+            self._tell(campaign, row, summary)
+            rows.append(row)
+        self._session.add_all(rows)
+        self._session.flush()
+        for row, each in zip(rows, imported, strict=True):
+            values = {m.objective: m.value for m in each.evaluated.measurements}
+            source = each.candidate.imported_from
+            self._record(row, campaign.updated_at, told=row.told, values=values, imported_from=source)
+        return rows
 
     def add_holdout(self, campaign: CampaignRow, trial_id: str, evaluated: Evaluated) -> TrialRow:
         """Add the measurements of the holdout split to a complete trial, once."""
@@ -96,7 +132,7 @@ class TrialRepository:
             raise IllegalTransition(f"trial {row.id} is {row.state}; only a complete trial is scored on holdout items")
         if "holdout" in row.timings:
             raise Conflict(f"trial {row.id} was scored on holdout items before")
-        check_measurements(campaign, evaluated, "holdout")
+        check_measurements(objective_names(campaign), evaluated, "holdout")
         self._measure(row, evaluated, "holdout")
         campaign.updated_at = now()
         values = {m.objective: m.value for m in evaluated.measurements}
@@ -123,14 +159,14 @@ class TrialRepository:
         rows = self._session.scalars(query.order_by(TrialRow.number).limit(limit))
         return [trial_noun(row, with_outcomes) for row in rows]
 
-    def with_ids(self, trial_ids: Sequence[str]) -> list[Trial]:
+    def with_ids(self, trial_ids: Sequence[str], with_outcomes: bool = False) -> list[Trial]:
         """Return those of `trial_ids` that exist, by number."""
-        rows = self._session.scalars(self._query().where(TrialRow.id.in_(trial_ids)).order_by(TrialRow.number))
-        return [trial_noun(row) for row in rows]
+        query = self._query(with_outcomes).where(TrialRow.id.in_(trial_ids))
+        return [trial_noun(row, with_outcomes) for row in self._session.scalars(query.order_by(TrialRow.number))]
 
     def baselines(self, campaign_id: str) -> list[Trial]:
-        """Return the trials that no strategy asked for, by number."""
-        is_baseline = TrialRow.candidate["kind"].as_string() != "candidate"
+        """Return the known merges that were scored first, by number."""
+        is_baseline = TrialRow.candidate["kind"].as_string().in_(BASELINES)
         query = self._query().where(TrialRow.campaign_id == campaign_id, is_baseline).order_by(TrialRow.number)
         return [trial_noun(row) for row in self._session.scalars(query)]
 
@@ -142,9 +178,10 @@ class TrialRepository:
         return [HypervolumePoint(*row) for row in rows]
 
     def search_seconds(self, campaign_ids: Sequence[str]) -> dict[str, float]:
-        """Return how many seconds actors spent on the search split, by campaign."""
+        """Return how many seconds actors spent on the search split, by campaign; imported results took none here."""
         seconds = func.sum(TrialRow.timings["search"]["total_seconds"].as_float())
         query = select(TrialRow.campaign_id, seconds).where(TrialRow.campaign_id.in_(campaign_ids))
+        query = query.where(TrialRow.attempts > 0)
         found = {row[0]: row[1] for row in self._session.execute(query.group_by(TrialRow.campaign_id))}
         return {campaign_id: found.get(campaign_id) or 0.0 for campaign_id in campaign_ids}
 

@@ -35,13 +35,17 @@ function frontView() {
   return { objectives, front, baselines, recommended: recommendation?.trial_id };
 }
 
+function emptyFront({ recommendation }) {
+  return recommendation ? "Empty: no trial keeps all constraints." : "Empty until the first trial is scored.";
+}
+
 function showTable() {
   const view = frontView();
   table.show(view);
   byId("table").hidden = !view.front.length;
   byId("table-note").textContent = view.front.length
     ? "Value ± 1 standard error. On the front: no other trial is as good on all search objectives and better on one."
-    : "Empty until the first trial is scored.";
+    : emptyFront(page.front);
 }
 
 /** Fetch what changed and show it. A campaign that cannot be read leaves the page as it was, with the reason on top. */

@@ -95,11 +95,11 @@ export function showRecommendation({ objectives, front, baselines, recommendatio
   const told = scores
     .map(([split, found]) => `${withError(found.value, found.standard_error)} on ${split} items`)
     .join(", ");
-  setText(byId("recommended-trial"), trial ? trialName(trial) : id);
+  setText(byId("recommended-trial"), trial ? trialName(trial) : (id ?? "No trial"));
   setText(byId("recommendation-reason"), recommendation.reason + (told ? ` (Macro-average ${told}.)` : ""));
   if (byId("recommendation-get").dataset.trial === id) return;
   byId("recommendation-get").dataset.trial = id;
-  byId("recommendation-get").replaceChildren(pullCommand(id));
+  byId("recommendation-get").replaceChildren(...(id ? [pullCommand(id)] : []));
 }
 
 /** List the trials that ended without a score, each with its reason. */

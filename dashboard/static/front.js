@@ -72,15 +72,17 @@ function group(name, trials, placed, { color, symbol, size }) {
   return { name, mode: "markers", marker, error_x: bars("across"), error_y: bars("up"), ...coordinates(points) };
 }
 
-/** Parents and soups, their names beside them where there is room. */
+/** Parents and the other baselines, their names beside them where there is room. */
 function baselines(view, placed, colors, hasRoom) {
   const kinds = [
     ["parents", "parent", { color: colors.parent, symbol: "square", size: 9 }],
     ["soups", "soup", { color: colors.soup, symbol: "diamond", size: 12 }],
   ];
   return kinds.map(([name, kind, marker]) => {
-    const trials = view.baselines.filter((trial) => trial.candidate.kind === kind && placed(trial));
-    const trace = group(name, trials, placed, marker);
+    const isOfKind = (trial) => (trial.candidate.kind === "parent") === (kind === "parent");
+    const trials = view.baselines.filter((trial) => isOfKind(trial) && placed(trial));
+    const areSoups = kind === "parent" || trials.every((trial) => trial.candidate.kind === kind);
+    const trace = group(areSoups ? name : "other baselines", trials, placed, marker);
     if (!hasRoom) return trace;
     const names = trials.map((trial) => escape(trialName(trial)));
     return {

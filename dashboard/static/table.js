@@ -6,7 +6,14 @@ import { number, valueAndError } from "./format.js";
 import { isMaximized, MACRO, measured, objectiveName, shortName, trialName, weights } from "./measurements.js";
 
 const SHOWN_WEIGHTS = 4;
-const KINDS = { parent: "parent", soup: "soup", candidate: "front" };
+const KINDS = {
+  parent: "parent",
+  soup: "soup",
+  task_arithmetic: "task arithmetic",
+  point: "given point",
+  imported: "imported",
+  candidate: "front",
+};
 
 /** Rows are kept by trial, so that an open list of files stays open while the table is redrawn. */
 export class FrontTable {

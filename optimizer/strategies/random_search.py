@@ -7,6 +7,7 @@ import numpy as np
 
 from campaigns.trial import Point
 from optimizer.strategies.strategy import Observation, SearchProblem, check_observation
+from optimizer.strategies.taken_points import TakenPoints
 
 
 class RandomSearch:
@@ -14,17 +15,19 @@ class RandomSearch:
 
     def __init__(self, problem: SearchProblem) -> None:
         self._problem = problem
+        self._taken = TakenPoints(problem.dimensions)
         self._drawn = 0
 
     def ask(self, pending: Sequence[Point]) -> Point:
-        """Return the next draw, whatever is pending."""
-        draw = np.random.default_rng([self._problem.seed, self._drawn]).random(self._problem.dimensions)
-        self._drawn += 1
-        return tuple(draw.tolist())
+        """Return the next draw that is not taken."""
+        while self._taken.has(point := self._draw(), pending):
+            pass
+        return point
 
     def tell(self, observation: Observation) -> None:
         """Check the observation; draws depend on none."""
         check_observation(observation, self._problem)
+        self._taken.add(observation.point)
 
     def state(self) -> dict[str, Any]:
         """Return the number of draws."""
@@ -35,3 +38,8 @@ class RandomSearch:
         for observation in history:
             self.tell(observation)
         self._drawn = int(state["drawn"])
+
+    def _draw(self) -> Point:
+        draw = np.random.default_rng([self._problem.seed, self._drawn]).random(self._problem.dimensions)
+        self._drawn += 1
+        return tuple(draw.tolist())

@@ -7,6 +7,7 @@ from scipy.stats import qmc
 
 from campaigns.trial import Point
 from optimizer.strategies.strategy import Observation, SearchProblem, check_observation
+from optimizer.strategies.taken_points import TakenPoints
 
 
 class SobolSequence:
@@ -21,6 +22,12 @@ class SobolSequence:
         self.drawn += 1
         return tuple(self._engine.random(1)[0].tolist())
 
+    def next_free(self, taken: TakenPoints, pending: Sequence[Point]) -> Point:
+        """Return the next point of the sequence that is neither told nor pending."""
+        while taken.has(point := self.next(), pending):
+            pass
+        return point
+
     def skip_to(self, drawn: int) -> None:
         """Go to position `drawn` of the sequence."""
         self._engine.reset()
@@ -34,15 +41,17 @@ class SobolSearch:
 
     def __init__(self, problem: SearchProblem) -> None:
         self._problem = problem
+        self._taken = TakenPoints(problem.dimensions)
         self._sequence = SobolSequence(problem.dimensions, problem.seed)
 
     def ask(self, pending: Sequence[Point]) -> Point:
-        """Return the next point of the sequence, whatever is pending."""
-        return self._sequence.next()
+        """Return the next point of the sequence that is not taken."""
+        return self._sequence.next_free(self._taken, pending)
 
     def tell(self, observation: Observation) -> None:
         """Check the observation; the sequence depends on none."""
         check_observation(observation, self._problem)
+        self._taken.add(observation.point)
 
     def state(self) -> dict[str, Any]:
         """Return the position in the sequence."""

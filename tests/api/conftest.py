@@ -100,7 +100,10 @@ def worker(store: Store) -> Worker:
         "text": TaskOffer(name="text", output_type="loglikelihood_rolling", metrics=text),
     }
     inventory = Inventory(
-        tasks=tasks, methods=("linear", "task_arithmetic"), strategies=("random", "nsga2"), devices=("cpu",)
+        tasks=tasks,
+        methods=("linear", "task_arithmetic"),
+        strategies=("random", "nsga2", "gp_hypervolume"),
+        devices=("cpu",),
     )
     at = datetime.now(UTC)
     worker = Worker(id="worker-1", host="here", inventory=inventory, started_at=at, seen_at=at)
@@ -205,3 +208,9 @@ class Search:
 @pytest.fixture
 def search(store: Store, campaign_id: str) -> Search:
     return Search(store, campaign_id)
+
+
+@pytest.fixture
+def search_of(store: Store) -> Callable[[str], Search]:
+    """Play the worker of a campaign that the test launched."""
+    return lambda campaign_id: Search(store, campaign_id)

@@ -81,6 +81,36 @@ WRONG_IN_THEMSELVES: dict[str, tuple[Change, str, str]] = {
     "no place": (lambda s: s["pool"]["checkpoints"][0].pop("path"), "pool.checkpoints.0.path", "exactly one of"),
     "unknown method": (lambda s: s.update(space={"kind": "slurp"}), "space", "does not match any of the expected tags"),
     "not a number": (lambda s: s.update(seed="seven"), "seed", "valid integer"),
+    "constraint on no objective": (
+        lambda s: s.update(constraints=[{"objective": "sums/ac", "at_least": 0.5}]),
+        "constraints.0.objective",
+        "on objectives of the campaign",
+    ),
+    "task arithmetic without a base": (
+        lambda s: s.update(baselines={"task_arithmetic": True}),
+        "pool.base",
+        "needs a base checkpoint",
+    ),
+    "point without a coordinate": (
+        lambda s: s.update(warm_start={"points": [{"weight.math": 1, "weight.code": 0}, {"weight.math": 1}]}),
+        "warm_start.points.1.weight.code",
+        "a point gives every coordinate",
+    ),
+    "point of another space": (
+        lambda s: s.update(warm_start={"points": [{"weight.math": 1, "weight.code": 0, "scale": 1}]}),
+        "warm_start.points.0.scale",
+        "no such coordinate",
+    ),
+    "point out of bounds": (
+        lambda s: s.update(warm_start={"points": [{"weight.math": 1, "weight.code": 1.5}]}),
+        "warm_start.points.0.weight.code",
+        "not what this coordinate takes",
+    ),
+    "import from nowhere": (
+        lambda s: s.update(warm_start={"import_from": ["abcdefgh"]}),
+        "warm_start.import_from.0",
+        "no such campaign",
+    ),
     "objective twice": (lambda s: s["objectives"].append(s["objectives"][0]), "objectives.2", "listed twice"),
 }
 

@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 
 from api.campaign_views import progress
 from api.launching import completes
+from campaigns.campaign import ImportReport, SearchSummary
 from campaigns.inventory import Worker
 from campaigns.spec import parse_spec
 from campaigns.states import CampaignStep, TrialState
@@ -214,3 +215,50 @@ def test_checkpoints_that_were_read_before_are_not_read_again(
     assert kept
     assert client.post("/v1/campaigns/validate", json=spec).json() == first
     assert kept == {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
+
+
+def test_trials_say_which_constraints_they_break_against_the_best_parent(
+    client: TestClient, worker: Worker, spec, search_of
+) -> None:
+    spec["constraints"] = [
+        {"objective": "text/word_perplexity", "at_most": 8.5},
+        {"objective": "sums/acc", "max_loss_to_best_parent": 0.125},
+    ]
+    launched = client.post("/v1/campaigns", json=spec).json()
+    search = search_of(launched["id"])
+    told = [search.run(search.candidate(0.25), 0.25, 8.0, SearchSummary())]
+    told.append(search.run(search.candidate(1.0, "parent", "math"), 0.5, 9.0, SearchSummary()))
+    told.append(search.run(search.candidate(0.5), 0.375, 4.0, SearchSummary()))
+    search.store.ask(search.lease, search.candidate(0.75), {})
+    items = client.get(f"/v1/campaigns/{launched['id']}/trials").json()["items"]
+    assert [item["violations"] for item in items] == [[0, 0.125], [0.5, 0], [0, 0], None]
+    assert [item["feasible"] for item in items] == [False, False, True, None]
+    one = client.get(f"/v1/trials/{told[0].id}").json()
+    assert (one["violations"], one["feasible"]) == ([0, 0.125], False)
+
+
+def test_progress_never_passes_the_end(client: TestClient, campaign_id: str, search) -> None:
+    """Averages that the greedy soup tries come on top of the 3 candidates, 2 parents and the uniform soup."""
+    for number in range(7):
+        search.run(search.candidate(number / 10, "soup", f"greedy soup: {number}"), 0.5, 8.0, SearchSummary())
+    found = client.get(f"/v1/campaigns/{campaign_id}").json()["progress"]
+    assert (found["evaluations_done"], found["evaluations_total"]) == (7, 7)
+
+
+def test_progress_counts_warm_starts_and_imports(
+    client: TestClient, worker: Worker, spec, store: Store, zoo: Path, search_of
+) -> None:
+    first = client.post("/v1/campaigns", json=spec).json()["id"]
+    store.step(first, CampaignStep.CANCEL)
+    spec["pool"]["base"] = {"name": "base", "path": str(zoo / "base")}
+    spec["baselines"] = {"task_arithmetic": True}
+    spec["warm_start"] = {"points": [{"weight.math": 1, "weight.code": 0.5}], "import_from": [first]}
+    launched = client.post("/v1/campaigns", json=spec)
+    assert launched.status_code == 201, launched.text
+    assert launched.json()["progress"]["evaluations_total"] == 3 + 3 + 1 + 1
+    search = search_of(launched.json()["id"])
+    report = ImportReport(trials=4, baselines=1, known=0, other_sources=0, other_protocol=0, out_of_reach=0)
+    store.import_results(search.lease, [], {}, SearchSummary(imports=report))
+    found = client.get(f"/v1/campaigns/{launched.json()['id']}").json()
+    assert found["progress"]["evaluations_total"] == 3 + 3 + 1 + 1 + 4
+    assert found["summary"]["imports"] == report.model_dump()

@@ -1,10 +1,14 @@
 """The front, the best trial and the hypervolume over HTTP, and the arithmetic behind `prefer`."""
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
-from api.preference import parse_preference, preferred
+from campaigns.campaign import Recommendation, SearchSummary
 from campaigns.errors import InvalidInput
+from fronts.preference import parse_preference, preferred
+from mergefront.cli import app
 from storage import Store
 
 
@@ -120,3 +124,61 @@ def test_the_hypervolume_has_a_history(client: TestClient, campaign_id: str, sea
     seconds = [entry["seconds"] for entry in history]
     assert seconds == sorted(seconds)
     assert seconds[0] > 0
+
+
+def test_the_knee_counts_every_objective_alike(client: TestClient, campaign_id: str, search) -> None:
+    told = search.three_trials()
+    assert client.get(f"/v1/campaigns/{campaign_id}/best", params={"by": "knee"}).json()["id"] == told[1].id
+    assert client.get(f"/v1/campaigns/{campaign_id}/best", params={"by": "macro"}).json()["id"] == told[1].id
+
+
+@pytest.mark.parametrize("query", ["by=middle", "by=knee&prefer=sums/acc:1"])
+def test_ways_to_choose_that_cannot_be_used(client: TestClient, campaign_id: str, search, query: str) -> None:
+    search.three_trials()
+    response = client.get(f"/v1/campaigns/{campaign_id}/best?{query}")
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json()["errors"]] == ["by"]
+
+
+def test_the_holdout_decides_once_the_whole_front_is_scored_there(
+    client: TestClient, campaign_id: str, search, store: Store
+) -> None:
+    told = search.three_trials()
+    store.add_holdout(search.lease, told[2].id, search.evaluated(0.75, 5.0, "holdout"))
+    found = client.get(f"/v1/campaigns/{campaign_id}/front").json()["recommendation"]
+    assert found["trial_id"] == told[2].id  # 0.75 against 0.625, though the search saw 0.5 against 0.75
+    assert "on the holdout items of the 2 on the front" in found["reason"]
+    assert client.get(f"/v1/campaigns/{campaign_id}/best").json()["id"] == told[2].id
+    assert client.get(f"/v1/campaigns/{campaign_id}/best?prefer=sums/acc:1").json()["id"] == told[2].id
+
+
+class TestConstraints:
+    @pytest.fixture
+    def spec(self, spec: dict) -> dict:
+        return spec | {"constraints": [{"objective": "sums/acc", "at_least": 0.4}]}
+
+    def test_what_breaks_them_is_told(self, client: TestClient, campaign_id: str, search) -> None:
+        told = search.three_trials()
+        front = client.get(f"/v1/campaigns/{campaign_id}/front").json()
+        [math] = front["baselines"]
+        assert (math["id"], math["feasible"], math["violations"]) == (told[0].id, False, [pytest.approx(0.15)])
+        assert [(trial["feasible"], trial["violations"]) for trial in front["front"]] == [(True, [0.0])] * 2
+        best = client.get(f"/v1/campaigns/{campaign_id}/best").json()
+        assert (best["id"], best["feasible"], best["violations"]) == (told[1].id, True, [0.0])
+
+    def test_where_every_trial_breaks_them_there_is_no_best(self, client: TestClient, campaign_id: str, search) -> None:
+        nothing = Recommendation(trial_id=None, reason="every trial breaks a constraint")
+        search.run(search.candidate(0.1), 0.1, 9.5, SearchSummary(recommendation=nothing))
+        for query in ("", "?by=macro", "?by=knee", "?prefer=sums/acc:1"):
+            best = client.get(f"/v1/campaigns/{campaign_id}/best{query}")
+            assert best.status_code == 404
+            assert best.json()["detail"] == nothing.reason
+        statistics = client.get(f"/v1/campaigns/{campaign_id}/front/statistics").json()
+        assert (statistics["members"], statistics["near_front"]) == ([], [])
+
+    def test_the_command_line_says_why_there_is_nothing(self, served: httpx.Client, campaign_id: str, search) -> None:
+        nothing = Recommendation(trial_id=None, reason="every trial breaks a constraint")
+        search.run(search.candidate(0.1), 0.1, 9.5, SearchSummary(recommendation=nothing))
+        shown = CliRunner().invoke(app, ["front", campaign_id, "--url", str(served.base_url)])
+        assert shown.exit_code == 0, shown.output
+        assert f"Nothing to take: {nothing.reason}." in shown.output

@@ -53,8 +53,23 @@ def test_the_card_says_what_the_merge_is_made_of_and_how_good_it_is(
         "--samples items.holdout.json --batch_size 16",
     ):
         assert line in card.splitlines()
-    assert "It was proposed by the `nsga2` strategy." in card
+    assert "It was proposed by the `gp_hypervolume` strategy." in card
     assert card == model_card(campaign, trial)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"kind": "task_arithmetic", "label": "task arithmetic 0.3"}, "the baseline `task arithmetic 0.3`"),
+        ({"kind": "point", "label": "point 1"}, "It is `point 1` of those that the campaign was given."),
+        ({"kind": "imported", "imported_from": "abc-7"}, "Its scores are those of trial `abc-7` of another campaign."),
+    ],
+)
+def test_the_card_says_where_a_warm_start_comes_from(
+    campaign: Campaign, told: list[Trial], changes: dict[str, str], text: str
+) -> None:
+    trial = told[1].replace(candidate=told[1].candidate.replace(**changes))
+    assert text in model_card(campaign, trial)
 
 
 def test_the_front_matter_is_yaml(campaign: Campaign, told: list[Trial]) -> None:

@@ -182,7 +182,7 @@ def test_the_openapi_document_describes_problems(client: TestClient) -> None:
                 if status.startswith(("4", "5")):
                     assert PROBLEM in response["content"], (path, method, status)
     names = set(document["components"]["schemas"])
-    assert {"Problem", "FieldError", "CampaignView", "Trial", "Front", "Manifest"} <= names
+    assert {"Problem", "FieldError", "CampaignView", "TrialView", "Front", "Manifest"} <= names
     references = {value for value in walk(document) if isinstance(value, str) and value.startswith("#/components/")}
     assert {reference.rpartition("/")[2] for reference in references} <= names
     assert not {"HTTPValidationError", "ValidationError"} & names

@@ -16,7 +16,7 @@ INVENTORY = Inventory(
         ),
     },
     methods=("linear",),
-    strategies=("random", "nsga2"),
+    strategies=("random", "nsga2", "gp_hypervolume"),
 )
 
 

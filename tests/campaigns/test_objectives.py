@@ -48,3 +48,16 @@ def test_there_is_no_macro_average_while_an_objective_is_missing():
 def test_a_measurement_is_a_number(value):
     with pytest.raises(ValueError, match="finite number"):
         measured(SORT, value)
+
+
+def test_weights_stay_out_of_the_macro_average_unless_asked_in():
+    assert Objective(task="weights", metric="delta_l1").weight == 0.0
+    assert Objective(task="weights", metric="delta_l1", weight=0.5).weight == 0.5
+    assert Objective.model_validate({"task": "weights", "metric": "delta_l1"}).is_of_weights
+    assert not SORT.is_of_weights
+
+
+@pytest.mark.parametrize("field", ["num_fewshot", "search_items", "holdout_items"])
+def test_weights_have_no_items(field):
+    with pytest.raises(ValueError, match="weights are measured without items"):
+        Objective(task="weights", metric="delta_l1", **{field: 3})

@@ -155,7 +155,7 @@ def test_modules_have_a_short_form():
 
 def test_every_method_of_a_choice_must_be_offered_by_a_worker():
     offer = TaskOffer(name="sort", output_type="generate_until", metrics=(MetricOffer(metric="acc"),))
-    inventory = Inventory(tasks={"sort": offer}, methods=("linear", "ties"), strategies=("nsga2",))
+    inventory = Inventory(tasks={"sort": offer}, methods=("linear", "ties"), strategies=("nsga2", "gp_hypervolume"))
     options = [{"kind": "linear"}, {"kind": "della"}, {"kind": "ties"}, {"kind": "sce"}]
     with pytest.raises(InvalidSpec) as refused:
         resolve(parse_spec(document({"kind": "choice", "options": options})), inventory)

@@ -34,7 +34,7 @@ def refusal(document):
 def test_the_smallest_spec_gets_the_documented_defaults():
     spec = parse_spec(DOCUMENT)
     assert (spec.space.kind, spec.space.normalize) == ("linear", "sum")
-    assert spec.strategy.kind == "nsga2"
+    assert spec.strategy.kind == "gp_hypervolume"
     assert spec.baselines.parents and spec.baselines.uniform_soup
     assert spec.evaluation.search_items == 100
     assert spec.has_holdout
@@ -48,6 +48,14 @@ def test_a_spec_survives_json():
 def test_a_spec_cannot_be_changed_in_place():
     with pytest.raises(ValueError, match="frozen"):
         parse_spec(DOCUMENT).name = "other"
+
+
+def test_an_objective_on_the_weights_needs_a_base():
+    document = changed("objectives", [*DOCUMENT["objectives"], {"task": "weights", "metric": "delta_l1"}])
+    [error] = refusal(document)
+    assert (error.field, error.message) == ("pool.base", "objective 'weights/delta_l1' needs a base checkpoint")
+    document["pool"] = {**document["pool"], "base": {"name": "base", "path": "/models/base"}}
+    assert parse_spec(document).objectives[1].is_of_weights
 
 
 def test_a_copy_is_validated_too():
@@ -85,6 +93,17 @@ def test_a_copy_is_validated_too():
         ("evaluation.search_items", 0, "evaluation.search_items"),
         ("resources.actors", 0, "resources.actors"),
         ("seed", -1, "seed"),
+        ("constraints", [{"objective": "sort/exact_match"}], "constraints.0"),
+        ("constraints", [{"objective": "sort/exact_match", "at_least": 0.1, "at_most": 0.2}], "constraints.0"),
+        ("constraints", [{"objective": "sort/acc", "at_least": 0.1}], "constraints.0.objective"),
+        (
+            "constraints",
+            [{"objective": "sort/exact_match", "max_loss_to_best_parent": -0.1}],
+            "constraints.0.max_loss_to_best_parent",
+        ),
+        ("baselines", {"task_arithmetic": True}, "pool.base"),
+        ("warm_start", {"import_from": ["abc", "abc"]}, "warm_start.import_from.1"),
+        ("warm_start", {"points": [{"weight.a": None}]}, "warm_start.points.0.weight.a"),
     ],
 )
 def test_a_mistake_is_named_by_its_field(path, value, field):
@@ -119,3 +138,24 @@ def test_items_of_an_objective_override_the_evaluation():
 
 def test_frozen_weights_may_sum_to_anything_under_free():
     parse_spec(changed("space", {"kind": "linear", "normalize": "free", "freeze": {"a": -0.5}}))
+
+
+def test_a_constraint_shows_the_objectives_that_it_may_be_on():
+    [error] = refusal(changed("constraints", [{"objective": "sort/acc", "at_least": 0.1}]))
+    assert (error.value, error.allowed) == ("'sort/acc'", "sort/exact_match")
+
+
+def test_a_relative_constraint_needs_the_parents():
+    document = changed("constraints", [{"objective": "sort/exact_match", "max_loss_to_best_parent": 0.02}])
+    assert parse_spec(document).constraints[0].is_relative
+    [error] = refusal({**document, "baselines": {"parents": False}})
+    assert (error.field, error.value) == ("constraints.0.max_loss_to_best_parent", "0.02")
+    assert error.allowed == "baselines.parents: true"
+
+
+def test_an_import_needs_a_result_of_the_campaigns_own():
+    document = changed("warm_start", {"import_from": ["abc"]})
+    assert parse_spec(document).warm_start.import_from == ("abc",)
+    bare = {**document, "baselines": {"parents": False, "uniform_soup": False}}
+    assert [error.field for error in refusal(bare)] == ["warm_start.import_from"]
+    parse_spec({**bare, "warm_start": {"import_from": ["abc"], "points": [{"weight.a": 1, "weight.b": 0}]}})

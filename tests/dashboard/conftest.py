@@ -89,6 +89,13 @@ class SearchedCampaign:
         for trial in self.store.add_trials(self.lease, candidates):
             self._tell(trial)
 
+    def tell_broken(self, reason: str) -> None:
+        """Tell one trial, and that it breaks a constraint as all do."""
+        trial = self.ask()
+        self.store.start(self.lease, trial.id, "actor-0")
+        nothing = SearchSummary(recommendation=Recommendation(trial_id=None, reason=reason))
+        self.store.tell(self.lease, trial.id, self._evaluated(trial.candidate, "search"), NO_STATE, nothing)
+
     def tell_candidates(self, count: int) -> None:
         for _ in range(count):
             self._tell(self.ask())

@@ -335,6 +335,18 @@ def test_a_campaign_without_scores_shows_no_empty_plots(
     assert complaints == []
 
 
+def test_where_every_trial_breaks_a_constraint_the_page_says_so(
+    page: Page, serve: Callable[..., Server], unsearched: Any, complaints: list[str]
+) -> None:
+    unsearched.tell_broken("no trial keeps all constraints; one breaks them least")
+    page.goto(f"{serve().url}/campaigns/{unsearched.id}")
+    expect(page.locator("#recommended-trial")).to_have_text("No trial")
+    expect(page.locator("#recommendation-reason")).to_have_text("no trial keeps all constraints; one breaks them least")
+    expect(page.locator("#recommendation-get")).to_be_empty()
+    expect(page.locator("#table-note")).to_have_text("Empty: no trial keeps all constraints.")
+    assert complaints == []
+
+
 def test_pages_fit_telephones_and_screens(watched: Page) -> None:
     addresses = (watched.url, "/".join(watched.url.split("/")[:3]))
     for address, width in itertools.product(addresses, (390, 1280)):

@@ -21,6 +21,8 @@ from optimizer.strategies import STRATEGIES
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 METHODS_PAGE = (ROOT / "docs" / "methods.md").read_text()
+WARM_STARTS_PAGE = (ROOT / "docs" / "warm_starts.md").read_text()
+STRATEGIES_PAGE = (ROOT / "docs" / "strategies.md").read_text()
 POOLS_PAGE = (ROOT / "docs" / "pools.md").read_text()
 SPACES = {space.model_fields["kind"].default: space for space in get_args(get_args(OneMethod)[0])}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -60,6 +62,19 @@ def test_the_pool_of_the_page_about_pools_is_one():
     pool = parse_merge_config({**example, "method": "task_arithmetic", "weights": 0.5}).pool
     assert pool.base is not None
     assert pool.embeddings == "truncate"
+
+
+def test_the_examples_of_the_page_about_warm_starts_fit_the_smallest_spec():
+    smallest = examples_of(README)[0]
+    constraints, points = examples_of(WARM_STARTS_PAGE)
+    assert len(parse_spec({**smallest, **constraints}).constraints) == 2
+    spec = parse_spec({**smallest, **points})
+    assert [set(point) for point in spec.warm_start.points] == [{f"weight.{name}" for name in spec.pool.names}]
+
+
+@pytest.mark.parametrize("kind", STRATEGIES)
+def test_every_strategy_has_a_row(kind):
+    assert re.search(rf"^\|[^|]*`{kind}`", STRATEGIES_PAGE, re.MULTILINE)
 
 
 @pytest.mark.parametrize("kind", METHODS)

@@ -8,11 +8,13 @@ from campaigns.pools import Checkpoint, Pool
 from campaigns.spec import parse_spec
 from campaigns.states import CampaignState, CampaignStep, TrialState
 from campaigns.trial import Evaluated, Timing
+from optimizer import imports
 from optimizer.executors.local import LocalExecutor
 from optimizer.jobs import Faulted, Infeasible, JobResult, Scored
 from optimizer.loop import FAULTS_IN_A_ROW_PER_ACTOR, MIN_FAULTS_IN_A_ROW, SearchLoop
 from optimizer.strategies import SearchProblem, build_strategy
 from optimizer.summary import FIRST_TRIALS
+from optimizer.trial_book import TrialBook
 from search_spaces import build_space
 from storage import Store
 
@@ -89,8 +91,10 @@ def lease_of(store, worker="w", seconds=60.0):
 def loop(store, lease, evaluate, slots=2, should_stop=lambda: False):
     campaign = store.campaign(lease.campaign_id)
     space = build_space(campaign.spec, campaign.pool)
-    weights = tuple(objective.weight for objective in campaign.spec.objectives)
-    strategy = build_strategy(campaign.spec.strategy, SearchProblem(space.dimensions, weights, campaign.spec.seed))
+    spec = campaign.spec
+    weights = tuple(objective.weight for objective in spec.objectives)
+    problem = SearchProblem(space.dimensions, weights, spec.seed, len(spec.constraints))
+    strategy = build_strategy(spec.strategy, problem)
     return SearchLoop(store, lease, LocalExecutor(evaluate, slots), strategy, space, should_stop)
 
 
@@ -121,6 +125,7 @@ def test_front_and_baselines_are_scored_on_the_holdout_items_and_nothing_else(st
     baselines = {t.id for t in store.trials(campaign.id) if t.candidate.kind != "candidate"}
     assert with_holdout == baselines | set(done.summary.front)
     assert done.search_finished_at is not None
+    assert "on the holdout items" in done.summary.recommendation.reason
 
 
 def test_hypervolume_never_falls_and_its_reference_is_frozen(store):
@@ -152,15 +157,44 @@ def test_no_holdout_where_none_is_wanted(store):
     assert evaluate.evaluations("holdout") == []
 
 
+def told_order(store, campaign):
+    told = sorted((trial for trial in store.trials(campaign.id) if trial.told is not None), key=lambda t: t.told)
+    return [trial.number for trial in told]
+
+
 class Killed(BaseException):
     """Stands for the end of the process: nothing in the loop may catch it."""
 
 
-@pytest.mark.parametrize("kind", ["random", "sobol", "nsga2", "cma_es"])
-@pytest.mark.parametrize("killed_at", [1, 3, 7, 14, 18])
-def test_killed_and_resumed_equals_never_killed(tmp_path, kind, killed_at):
+CONSTRAINTS = [
+    {"objective": "left/acc", "at_least": 0.55},
+    {"objective": "right/acc", "max_loss_to_best_parent": 0.3},
+]
+POINT = {"weight.m0": 0.5, "weight.m1": 0.25, "weight.m2": 0.25}
+
+
+def related(store):
+    """A finished campaign that others import from: its id."""
+    campaign = launch(store, strategy={"kind": "random"}, seed=5, budget={"evaluations": 6})
+    assert loop(store, lease_of(store), Recording()).run().state is CampaignState.COMPLETE
+    return campaign.id
+
+
+WARM_START = {
+    "constraints": lambda store: CONSTRAINTS,
+    "warm_start": lambda store: {"points": [POINT], "import_from": [related(store)]},
+}
+COLD = [({}, kind, killed_at) for kind in ("random", "sobol", "nsga2", "cma_es") for killed_at in (1, 3, 7, 14, 18)]
+WARM = [(WARM_START, kind, killed_at) for kind in ("sobol", "nsga2", "cma_es") for killed_at in (1, 2, 6)]
+
+
+@pytest.mark.parametrize(("changes", "kind", "killed_at"), COLD + WARM)
+def test_killed_and_resumed_equals_never_killed(tmp_path, changes, kind, killed_at):
     undisturbed, killed = (Store.open(f"sqlite:///{tmp_path}/{name}.sqlite") for name in ("undisturbed", "killed"))
-    campaigns = [launch(each, strategy={"kind": kind}) for each in (undisturbed, killed)]
+    campaigns = [
+        launch(each, strategy={"kind": kind}, **{name: change(each) for name, change in changes.items()})
+        for each in (undisturbed, killed)
+    ]
     loop(undisturbed, lease_of(undisturbed), Recording(), slots=1).run()
 
     def kill(count, job):
@@ -173,6 +207,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path, kind, killed_at):
     after = Recording()
     assert loop(killed, lease_of(killed, "second"), after, slots=1).run().state is CampaignState.COMPLETE
     assert points(killed, campaigns[1]) == points(undisturbed, campaigns[0])
+    assert told_order(killed, campaigns[1]) == told_order(undisturbed, campaigns[0])
     finished_before = before.jobs[: killed_at - 1]
     assert not {(j.trial_id, j.split) for j in finished_before} & {(j.trial_id, j.split) for j in after.jobs}
     for each in (undisturbed, killed):
@@ -338,3 +373,204 @@ def test_a_campaign_whose_search_takes_every_item_ends_without_holdout_scores(st
 
     assert loop(store, lease_of(store), Recording(nothing_left)).run().state is CampaignState.COMPLETE
     assert all(m.split == "search" for trial in store.trials(campaign.id) for m in trial.measurements)
+
+
+class RefusingStore:
+    """A store whose call of one name ends the process just before it, or just after."""
+
+    def __init__(self, store, call, after):
+        self._store, self._call, self._after = store, call, after
+
+    def __getattr__(self, name):
+        found = getattr(self._store, name)
+        if name != self._call:
+            return found
+
+        def kill(*arguments):
+            if self._after:
+                found(*arguments)
+            raise Killed
+
+        return kill
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_around_the_import_nothing_is_imported_twice_or_lost(tmp_path, after):
+    outcomes = []
+    for name in ("undisturbed", "killed"):
+        store = Store.open(f"sqlite:///{tmp_path}/{name}.sqlite")
+        campaign = launch(store, warm_start={"import_from": [related(store)]}, constraints=CONSTRAINTS)
+        if name == "killed":
+            refusing = RefusingStore(store, "import_results", after)
+            with pytest.raises(Killed):
+                loop(refusing, lease_of(store, seconds=0.0), Recording(), slots=1).run()
+        done = loop(store, lease_of(store, "second"), Recording(), slots=1).run()
+        outcomes.append((points(store, campaign), told_order(store, campaign), done.summary.imports))
+        store.close()
+    assert outcomes[0] == outcomes[1]
+
+
+def test_results_of_a_related_campaign_are_told_before_the_first_ask_and_not_evaluated_again(store):
+    other = related(store)
+    campaign = launch(store, warm_start={"import_from": [other]})
+    evaluate = Recording()
+    done = loop(store, lease_of(store), evaluate, slots=3).run()
+    trials = store.trials(campaign.id, with_outcomes=True)
+    imported = [trial for trial in trials if trial.candidate.imported_from]
+    asked = [trial for trial in trials if trial.candidate.kind == "candidate"]
+    assert done.summary.imports.model_dump() == {
+        "trials": 6,
+        "baselines": 1,  # three were being evaluated when the first of them said what the protocols are
+        "known": 3,
+        "other_sources": 0,
+        "other_protocol": 0,
+        "out_of_reach": 0,
+    }
+    assert len(asked) == 12
+    assert max(trial.told for trial in imported) < min(trial.told for trial in asked)
+    assert not {trial.candidate.recipe.digest for trial in imported} & set(evaluate.evaluations("search"))
+    for trial in imported:
+        source = store.trial(trial.candidate.imported_from)
+        assert source.campaign_id == other
+        assert trial.candidate.recipe == source.candidate.recipe
+        assert trial.candidate.point == source.candidate.point
+        assert [m for m in trial.measurements if m.split == "search"] == [
+            m for m in source.measurements if m.split == "search"
+        ]
+        assert (trial.timings["search"], trial.attempts) == (source.timings["search"], 0)
+    assert "campaign.imported" in {event.kind for event in store.events(campaign.id)}
+    assert store.baselines(campaign.id) == [
+        t for t in store.trials(campaign.id) if t.candidate.kind in ("parent", "soup")
+    ]
+
+
+def test_what_was_measured_in_another_way_is_not_imported(store):
+    other = related(store)
+    campaign = launch(store, warm_start={"import_from": [other]})
+
+    def other_protocol(count, job):
+        outcome = score(job).outcome.evaluated
+        measurements = [m.replace(protocol="q") if m.objective == "left/acc" else m for m in outcome.measurements]
+        return JobResult(job=job, outcome=Scored(evaluated=outcome.replace(measurements=measurements)))
+
+    done = loop(store, lease_of(store), Recording(other_protocol)).run()
+    assert (done.summary.imports.known, done.summary.imports.other_protocol) == (2, 8)
+    assert done.summary.imports.trials == done.summary.imports.baselines == 0
+    assert len([t for t in store.trials(campaign.id) if t.candidate.kind != "candidate"]) == PARENTS + 1
+
+
+def test_the_greedy_soup_takes_averages_that_were_imported(store):
+    wanted = {"greedy_soup": True, "uniform_soup": False}
+    first = launch(store, baselines=wanted)
+    loop(store, lease_of(store), Recording()).run()
+    soups = [t.candidate.label for t in store.trials(first.id) if t.candidate.kind == "soup"]
+    assert soups
+    again = launch(store, baselines=wanted, warm_start={"import_from": [first.id]})
+    evaluate = Recording()
+    loop(store, lease_of(store), evaluate, slots=1).run()
+    trials = store.trials(again.id)
+    assert [t.candidate.label for t in trials if t.candidate.kind == "soup"] == soups
+    assert all(t.candidate.imported_from for t in trials if t.candidate.kind == "soup")
+    assert not {t.candidate.recipe.digest for t in trials if t.candidate.imported_from} & set(
+        evaluate.evaluations("search")
+    )
+
+
+def test_points_of_the_user_are_scored_after_the_parents_on_top_of_the_budget_and_once(store):
+    same = {"weight.m0": 1.0, "weight.m1": 0.0, "weight.m2": 0.0}
+    campaign = launch(store, warm_start={"points": [POINT, same, POINT]})
+    done = loop(store, lease_of(store), Recording()).run()
+    trials = store.trials(campaign.id)
+    assert [t.candidate.kind for t in trials[: PARENTS + 3]] == ["parent"] * PARENTS + ["soup", "point", "candidate"]
+    point = trials[PARENTS + 1]
+    assert (point.candidate.label, point.candidate.parameters) == ("point 1", POINT)
+    assert done.trial_counts == {TrialState.COMPLETE: 12 + PARENTS + 2}
+    assert "holdout" in store.trial(point.id).timings
+
+
+def test_the_front_is_of_trials_that_keep_the_constraints_with_the_best_parent_of_all(store):
+    campaign = launch(store, constraints=CONSTRAINTS, budget={"evaluations": 30})
+    done = loop(store, lease_of(store), Recording(), slots=3).run()
+    trials = store.trials(campaign.id)
+    best = max(t.value("right/acc", "search") for t in trials if t.candidate.kind == "parent")
+    kept = {
+        t.id for t in trials if t.value("left/acc", "search") >= 0.55 and t.value("right/acc", "search") >= best - 0.3
+    }
+    losses = {t.id: tuple(-t.value(name, "search") for name in TARGETS) for t in trials}
+    front = {
+        one
+        for one in kept
+        if not any(all(x <= y for x, y in zip(losses[o], losses[one], strict=True)) for o in kept - {one})
+    }
+    assert set(done.summary.front) == front
+    assert len(kept) < len(trials)
+
+
+def test_the_strategy_is_told_constraints_against_the_parents_told_until_then(store):
+    campaign = launch(store, constraints=CONSTRAINTS)
+    running = loop(store, lease_of(store), Recording(), slots=2)
+    told = []
+    tell = running._strategy.tell
+    running._strategy.tell = lambda observation: (told.append(observation), tell(observation))
+    running.run()
+    trials = sorted(store.trials(campaign.id), key=lambda trial: trial.told)
+    best = -1.0
+    for observation, trial in zip(told, trials, strict=True):
+        value = trial.value("right/acc", "search")
+        best = max(best, value) if trial.candidate.kind == "parent" else best
+        expected = (0.55 - trial.value("left/acc", "search"), best - value - 0.3)
+        assert observation.constraints == pytest.approx(expected)
+    replayed = TrialBook(campaign.spec)
+    replayed.write(store.trials(campaign.id))
+    assert replayed.observations() == told
+
+
+def test_where_no_trial_keeps_the_constraints_the_front_is_empty_and_the_reason_is_told(store):
+    campaign = launch(store, constraints=[{"objective": "left/acc", "at_least": 2.0}])
+    done = loop(store, lease_of(store), Recording()).run()
+    trials = store.trials(campaign.id)
+    nearest = max(trials, key=lambda trial: (trial.value("left/acc", "search"), -trial.number))
+    assert (done.state, done.summary.front, done.summary.hypervolume) == (CampaignState.COMPLETE, (), 0.0)
+    assert done.summary.recommendation.trial_id is None
+    assert f"trial {nearest.id} breaks them least: left/acc misses at_least 2 by" in done.summary.recommendation.reason
+
+
+def test_cancelled_while_a_recovered_loop_imports_is_cancelled_and_no_error(store):
+    campaign = launch(store, warm_start={"import_from": [related(store)]})
+    with pytest.raises(Killed):
+        loop(RefusingStore(store, "import_results", False), lease_of(store, seconds=0.0), Recording(), slots=1).run()
+
+    class Cancelling(RefusingStore):
+        def __getattr__(self, name):
+            if name == self._call:
+                self._store.step(campaign.id, CampaignStep.CANCEL)
+            return getattr(self._store, name)
+
+    lease = lease_of(store, "second")
+    done = loop(Cancelling(store, "import_results", False), lease, Recording(), slots=1).run()
+    assert (done.state, done.summary.imports) == (CampaignState.CANCELLED, None)
+    assert not [trial for trial in store.trials(campaign.id) if trial.candidate.imported_from]
+
+
+def test_a_large_import_is_read_in_batches(store, monkeypatch):
+    monkeypatch.setattr(imports, "READ_AT_ONCE", 2)
+    other = related(store)
+    campaign = launch(store, warm_start={"import_from": [other]})
+    done = loop(store, lease_of(store), Recording(), slots=1).run()
+    sources = [t.candidate.imported_from for t in store.trials(campaign.id) if t.candidate.imported_from]
+    assert done.summary.imports.trials + done.summary.imports.baselines == len(sources) == 9
+    assert len(set(sources)) == 9
+
+
+def test_where_no_baseline_can_be_scored_the_first_candidates_give_the_reference_point(store):
+    campaign = launch(store)
+
+    def no_baseline(count, job):
+        kind = store.trial(job.trial_id).candidate.kind
+        return JobResult(job=job, outcome=Infeasible(reason="NaN logits")) if kind != "candidate" else None
+
+    done = loop(store, lease_of(store), Recording(no_baseline), slots=1).run()
+    scored = [t for t in store.trials(campaign.id) if t.number < FIRST_TRIALS and t.state is TrialState.COMPLETE]
+    worst = [max(-t.value(name, "search") for t in scored) for name in TARGETS]
+    assert all(r > w for r, w in zip(done.summary.reference_point, worst, strict=True))
+    assert done.summary.hypervolume > 0.0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from campaigns.errors import InvalidSpec
-from campaigns.methods import LinearMerge, Method, per_source
+from campaigns.methods import LinearMerge, Method, TaskArithmeticMerge, per_source
 from campaigns.noun import Noun
 from campaigns.spaces import NUMBERS, OneMethod
 from campaigns.trial import Candidate
@@ -145,6 +145,142 @@ def test_a_coordinate_outside_the_cube_is_refused_by_name(build: Build, example:
     assert repr(space.names[-1]) in str(refused.value)
     with pytest.raises(ValueError, match=f"has {space.dimensions} coordinates"):
         space.candidate((0.5,) * (space.dimensions + 1))
+
+
+@every_example
+@given(data=st.data())
+def test_a_point_is_found_again_from_its_recipe(build: Build, example: str, data: st.DataObject) -> None:
+    space = build(EXAMPLES[example], names_of(example))
+    recipe = space.candidate(data.draw(st.tuples(*[units] * space.dimensions))).recipe
+    point = space.point_of(recipe)
+    if "seed each" in example and point is None:
+        return  # numbers that differ in rounding have another seed
+    assert point is not None
+    assert without_rounding(space.candidate(point).recipe.model_dump()) == without_rounding(recipe.model_dump())
+
+
+def without_rounding(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_rounding(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_rounding(each) for each in value]
+    return pytest.approx(value, rel=1e-8, abs=1e-8) if isinstance(value, float) else value
+
+
+@every_example
+def test_a_recipe_that_no_point_makes_has_none(build: Build, example: str) -> None:
+    names = names_of(example)
+    space = build(EXAMPLES[example], names)
+    recipe = space.candidate((0.4,) * space.dimensions).recipe
+    assert space.point_of(recipe.replace(dtype="float16")) is None
+    assert space.point_of(recipe.replace(sources=recipe.sources[::-1])) is None
+    fewer = LinearMerge(weights=(1.0,))
+    assert space.point_of(recipe.replace(sources=recipe.sources[:1], method=fewer, rules=())) is None
+    negative = LinearMerge(weights=(-7.0, *(1.0,) * (len(names) - 1)))
+    assert space.point_of(recipe.replace(method=negative, rules=())) is None
+
+
+def test_a_frozen_number_and_a_bound_keep_recipes_out(build: Build) -> None:
+    wide, narrow = build({"kind": "task_arithmetic"}, TWO), build({"kind": "task_arithmetic", "bounds": (0, 0.5)}, TWO)
+    frozen = build({"kind": "task_arithmetic", "freeze": {"math": 0.25}}, TWO)
+    inside, outside = wide.candidate((0.25, 0.5)).recipe, wide.candidate((0.3, 0.75)).recipe
+    assert (narrow.point_of(inside), narrow.point_of(outside)) == ((0.5, 1.0), None)
+    assert (frozen.point_of(inside), frozen.point_of(outside)) == ((0.5,), None)
+
+
+@pytest.mark.parametrize("normalize", ["sum", "softmax"])
+def test_shares_are_turned_back_into_raw_numbers_within_their_bounds(build: Build, normalize: str) -> None:
+    bounds = {"bounds": (0.5, 2.0)} if normalize == "sum" else {"bounds": (-1.0, 1.0)}
+    space = build({"kind": "linear", "normalize": normalize, **bounds}, TWO)
+    reached = space.candidate((1.0, 0.0))
+    point = space.point_of(reached.recipe)
+    assert point is not None and space.candidate(point).parameters == pytest.approx(reached.parameters)
+    assert space.point_of(reached.recipe.replace(method=LinearMerge(weights=(0.99, 0.01)))) is None
+
+
+@every_example
+def test_task_arithmetic_is_a_baseline_of_every_space(build: Build, example: str) -> None:
+    names = names_of(example)
+    space = build(EXAMPLES[example], names)
+    baseline = space.task_arithmetic()
+    assert (baseline.kind, baseline.label) == ("task_arithmetic", "task arithmetic 0.3")
+    assert baseline.recipe.method == TaskArithmeticMerge(weights=(1.0,) * len(names), scale=0.3)
+    assert baseline.recipe.base == "digest-of-base"
+    assert baseline.parameters == {f"weight.{name}": 1.0 for name in names} | {"scale": 0.3}
+    assert space.candidate(baseline.point).point == baseline.point
+
+
+FROZEN = {"freeze": {"math": 1.0, "code": 1.0}, "scale": (0.0, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("declared", "weight", "scale"),
+    [
+        ({"kind": "task_arithmetic"}, 0.3, 1.0),
+        ({"kind": "task_arithmetic", "layer_groups": 2}, 0.3, 1.0),
+        ({"kind": "task_arithmetic", "scale": 0.5}, 0.6, 0.5),
+        ({"kind": "task_arithmetic", "scale": (0.1, 0.6)}, 0.5, 0.6),
+        ({"kind": "task_arithmetic", **FROZEN}, 1.0, 0.3),
+        (
+            {"kind": "task_arithmetic", "scale": (0.0, 1.0), "by_group": ["scale"], "layer_groups": 2, **FROZEN},
+            1.0,
+            0.3,
+        ),
+        ({"kind": "ties", "densities": 1.0, **FROZEN}, 1.0, 0.6),  # its weights are normalized: 0.6 of their mean
+        ({"kind": "dare_ties", "densities": 1.0}, 0.3, 1.0),
+        ({"kind": "choice", "options": [{"kind": "linear"}, {"kind": "task_arithmetic"}]}, 0.3, 1.0),
+        ({"kind": "choice", "options": [{"kind": "emr"}, {"kind": "dare_ties"}, {"kind": "linear"}]}, 0.3, 1.0),
+    ],
+)
+def test_the_point_of_task_arithmetic_is_as_near_as_it_gets(
+    build: Build, declared: dict[str, Any], weight: float, scale: float
+) -> None:
+    space = build(declared, TWO)
+    reached = space.candidate(space.task_arithmetic().point).parameters
+    weights = [value for name, value in reached.items() if "weight." in name]
+    scales = [value for name, value in reached.items() if "scale" in name]
+    assert weights == pytest.approx([weight] * len(weights)) and len(weights) >= len(TWO)
+    assert scales == pytest.approx([scale] * len(scales)) and scales
+
+
+def refused(space: SearchSpace, values: dict[str, float | str]) -> dict[str, tuple[str, str | None]]:
+    with pytest.raises(InvalidSpec) as caught:
+        space.point(values, "points.0")
+    return {error.field: (error.value, error.allowed) for error in caught.value.errors}
+
+
+def test_a_point_is_given_by_names_in_raw_units(build: Build) -> None:
+    space = build({"kind": "consensus", "bounds": (-1.0, 1.0), "mask_threshold": 0.4}, TWO)
+    given: dict[str, float | str] = {"agreeing": 2.0, "weight.code": 0.5, "weight.math": -1.0}
+    point = space.point(given, "points.0")
+    assert point == (0.0, 0.75, 0.75)
+    assert space.candidate(point).parameters == {**given, "mask_threshold": 0.4, "scale": 1.0}
+    view = build({"kind": "emr"}, TWO)
+    assert view.candidate(view.point({"view": "code"}, "points.0")).parameters["view.code"] == 1.0
+
+
+def test_all_that_is_wrong_with_a_point_is_named(build: Build) -> None:
+    space = build({"kind": "consensus", "mask_threshold": 0.4}, TWO)
+    assert refused(space, {"weight.maths": 0.5, "weight.code": 1.5, "agreeing": 3.0}) == {
+        "points.0.weight.maths": ("'weight.maths'", "agreeing, weight.code, weight.math"),
+        "points.0.weight.math": ("None", "a number from 0 to 1"),
+        "points.0.weight.code": ("1.5", "a number from 0 to 1"),
+        "points.0.agreeing": ("3.0", "1, 2"),
+    }
+    assert refused(build({"kind": "emr"}, TWO), {"view": "poems"}) == {
+        "points.0.view": ("'poems'", "unified, math, code")
+    }
+
+
+def test_a_point_of_a_choice_gives_the_coordinates_of_one_option(build: Build) -> None:
+    space = build({"kind": "choice", "options": [{"kind": "linear"}, {"kind": "slerp"}, {"kind": "slerp"}]}, TWO)
+    point = space.point({"option": "slerp2", "slerp2.t": 0.25}, "points.0")
+    assert space.names == ("option", "linear.weight.math", "linear.weight.code", "slerp.t", "slerp2.t")
+    assert point == (pytest.approx(5 / 6), 0.5, 0.5, 0.5, 0.25)
+    assert space.candidate(point).parameters["slerp2.t"] == 0.25
+    assert list(refused(space, {"option": "slerp", "slerp2.t": 0.25})) == ["points.0.slerp2.t", "points.0.slerp.t"]
+    assert refused(space, {"option": "lerp"}) == {"points.0.option": ("'lerp'", "linear, slerp, slerp2")}
+    assert list(refused(space, {"slerp.t": 0.25})) == ["points.0.option"]
 
 
 def test_mm_mo_searches_weight_and_density_of_each_expert_between_0_and_1(build: Build) -> None:

@@ -115,6 +115,7 @@ def test_every_write_of_a_stale_worker_is_refused(
         lambda: store.fail(stale, trial.id, "gone", summary),
         lambda: store.tell(stale, trial.id, evaluated, {}, summary),
         lambda: store.reject(stale, trial.id, "NaN", {}, summary),
+        lambda: store.import_results(stale, [], {}, summary),
         lambda: store.add_holdout(stale, trial.id, evaluated),
         lambda: store.finish_search(stale),
         lambda: store.step(campaign.id, CampaignStep.FINISH, lease=stale),

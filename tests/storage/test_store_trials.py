@@ -3,18 +3,21 @@
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import select
 
-from campaigns.campaign import SearchSummary
+from campaigns.campaign import ImportReport, SearchSummary
 from campaigns.errors import Conflict, IllegalTransition, NotFound
 from campaigns.pools import Pool
 from campaigns.spec import CampaignSpec
 from campaigns.states import TrialState
 from campaigns.trial import Candidate, Evaluated, Trial
-from storage import Lease, Store
+from storage import ImportedResult, Lease, Store
+from storage.rows import CampaignRow
 
 MakeCandidate = Callable[[float], Candidate]
 MakeEvaluated = Callable[..., Evaluated]
@@ -253,3 +256,61 @@ def test_threads_share_a_store(store: Store, lease: Lease, make_candidate: MakeC
         numbers = list(threads.map(ask, range(80)))
     assert sorted(numbers) == list(range(80))
     assert [trial.number for trial in store.trials(lease.campaign_id)] == list(range(80))
+
+
+def test_imported_results_end_queued_and_new_trials_together(
+    store: Store, lease: Lease, make_candidate: MakeCandidate, make_evaluated: MakeEvaluated, summary: SearchSummary
+) -> None:
+    [queued] = store.add_trials(lease, [make_candidate(1.0).replace(kind="parent", label="math")])
+    new_id = f"{lease.campaign_id}-1"
+    first = make_candidate(1.0).replace(kind="parent", label="math", imported_from="x-0")
+    second = make_candidate(0.25).replace(kind="imported", imported_from="x-7")
+    report = ImportReport(trials=1, baselines=1, known=0, other_sources=0, other_protocol=2, out_of_reach=0)
+    imported = [
+        ImportedResult(queued.id, first, make_evaluated(0.5)),
+        ImportedResult(new_id, second, make_evaluated(0.75)),
+    ]
+    trials = store.import_results(lease, imported, {"told": 2}, summary.replace(imports=report))
+    assert trials == store.trials(lease.campaign_id)
+    assert [(t.id, t.state, t.told, t.attempts) for t in trials] == [
+        (queued.id, TrialState.COMPLETE, 0, 0),
+        (new_id, TrialState.COMPLETE, 1, 0),
+    ]
+    assert [t.candidate for t in trials] == [first, second]
+    assert store.trial(new_id).measurements == make_evaluated(0.75).measurements
+    assert {t.hypervolume for t in trials} == {summary.hypervolume}
+    assert store.strategy_state(lease.campaign_id) == {"told": 2}
+    assert store.campaign(lease.campaign_id).summary.imports == report
+    assert store.baselines(lease.campaign_id) == trials[:1]
+    assert store.search_seconds([lease.campaign_id]) == {lease.campaign_id: 0.0}
+    event = store.events(lease.campaign_id)[-1]
+    assert (event.kind, event.data["other_protocol"]) == ("campaign.imported", 2)
+    assert store.events(lease.campaign_id)[-2].data["imported_from"] == "x-7"
+    assert store.ask(lease, make_candidate(0.5), {}).number == 2
+
+
+def test_an_import_is_all_or_nothing(
+    store: Store, lease: Lease, running: Trial, make_candidate: MakeCandidate, make_evaluated: MakeEvaluated
+) -> None:
+    new = ImportedResult(f"{lease.campaign_id}-1", make_candidate(0.25), make_evaluated(0.5))
+    into_running = ImportedResult(running.id, running.candidate, make_evaluated(0.5))
+    with pytest.raises(Conflict, match=f"trial {running.id} is not queued"):
+        store.import_results(lease, [new, into_running], {}, SearchSummary())
+    with pytest.raises(Conflict, match=f"the next one is {lease.campaign_id}-2"):
+        store.import_results(lease, [new, new._replace(trial_id=f"{lease.campaign_id}-7")], {}, SearchSummary())
+    partial = new.evaluated.replace(measurements=new.evaluated.measurements[:1])
+    with pytest.raises(Conflict, match="were asked for"):
+        store.import_results(lease, [new._replace(evaluated=partial)], {}, SearchSummary())
+    assert store.trials(lease.campaign_id) == [running]
+
+
+def test_what_an_import_takes_does_not_count_against_the_lease(store: Store, lease: Lease) -> None:
+    def expires() -> datetime:
+        with store._database.read() as session:
+            row = session.scalar(select(CampaignRow).where(CampaignRow.id == lease.campaign_id))
+            assert row is not None and row.lease_expires_at is not None
+            return row.lease_expires_at
+
+    before = expires()
+    store.import_results(lease, [], {}, SearchSummary())
+    assert expires() > before

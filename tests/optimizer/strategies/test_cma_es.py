@@ -132,3 +132,139 @@ def test_a_replay_forgives_the_last_bits() -> None:
     nudged.restore(strategy.state(), off)
     exact.restore(strategy.state(), history)
     assert nudged.ask(()) == exact.ask(()) == strategy.ask(())
+
+
+def test_broken_constraints_rank_behind_all_that_keep_them() -> None:
+    """The loss falls without end towards x0 = 1; where x0 > 0.4 a constraint is broken."""
+    strategy = build_strategy(CmaEsSearch(), SearchProblem(3, (1.0,), 11, constraints=2))
+    kept = []
+    for _ in range(400):
+        point = strategy.ask(())
+        kept.append(point[0] <= 0.4)
+        strategy.tell(Observation(point, (-1e6 * point[0],), (point[0] - 0.4, -1.0)))
+    assert strategy.ask(())[0] == pytest.approx(0.4, abs=0.01)
+    assert any(kept[-20:])
+
+
+def test_where_all_are_broken_it_goes_to_the_least_violation() -> None:
+    strategy = build_strategy(CmaEsSearch(sigma=0.1), SearchProblem(3, (1.0,), 11, constraints=1))
+    for _ in range(300):
+        point = strategy.ask(())
+        strategy.tell(Observation(point, (-distance(point),), (0.5 + distance(point),)))
+    assert distance(strategy.ask(())) < 0.01
+
+
+def test_a_broken_baseline_is_not_where_it_starts() -> None:
+    strategy = build_strategy(CmaEsSearch(sigma=1e-6), SearchProblem(3, (1.0,), 11, constraints=1))
+    strategy.tell(Observation((0.9, 0.9, 0.9), (-5.0,), (0.1,)))
+    strategy.tell(Observation((0.2, 0.3, 0.4), (3.0,), (0.0,)))
+    assert strategy.ask(()) == pytest.approx((0.2, 0.3, 0.4), abs=1e-3)
+
+
+def concave_front(point: Point) -> tuple[float, ...]:
+    """Losses on a front that bulges inwards: any average is least at an end of it. Units differ."""
+    angle = 0.5 * np.pi * point[0]
+    away = (point[1] - 0.5) ** 2 + (point[2] - 0.5) ** 2
+    return float(np.cos(angle) + away), 1000.0 * float(np.sin(angle) + away)
+
+
+@pytest.mark.parametrize(("scalarization", "balanced"), [("mean", False), ("tchebycheff", True)])
+def test_only_tchebycheff_finds_the_middle_of_a_concave_front(scalarization: str, balanced: bool) -> None:
+    spec = CmaEsSearch(scalarization=scalarization)
+    strategy = build_strategy(spec, SearchProblem(3, (1.0, 1.0), 11))
+    for point in ((0.0, 0.5, 0.5), (1.0, 0.5, 0.5)):
+        strategy.tell(Observation(point, concave_front(point)))
+    for _ in range(400):
+        point = strategy.ask(())
+        strategy.tell(Observation(point, concave_front(point)))
+    x, *rest = strategy.ask(())
+    assert (abs(x - 0.5) < 0.05) is balanced
+    assert rest == pytest.approx([0.5, 0.5], abs=0.05)
+
+
+def test_tchebycheff_evens_out_the_weighted_losses_in_units_of_the_range_seen() -> None:
+    spec = CmaEsSearch(scalarization="tchebycheff", start="center")
+    strategy = build_strategy(spec, SearchProblem(3, (2.0, 1.0, 0.0), 11))
+    points = [(0.0, 0.5, 0.5), (1.0, 0.5, 0.5)]
+    for turn in range(402):
+        if turn >= 2:
+            points.append(strategy.ask(()))
+        strategy.tell(Observation(points[turn], (*concave_front(points[turn]), -points[turn][0])))
+    seen = np.array([concave_front(point) for point in points])
+    scaled = (seen[-1] - seen.min(axis=0)) / np.ptp(seen, axis=0)
+    assert 2.0 * scaled[0] == pytest.approx(scaled[1], rel=0.02)
+
+
+def test_the_published_settings_can_be_said() -> None:
+    """Initial step 1/6 and 4 + floor(3 ln n) samples a generation."""
+    strategy = build_strategy(CmaEsSearch(sigma=1 / 6), SearchProblem(16, (1.0,), 11))
+    for _ in range(3 * 12):
+        point = strategy.ask(())
+        strategy.tell(Observation(point, (sum(point),)))
+    assert strategy.state()["draws"] == [12, 12, 12]
+
+
+def test_converged_it_goes_on_with_new_points_and_survives_a_kill() -> None:
+    def told(count: int) -> tuple[Strategy, list[Observation]]:
+        strategy, history = build_strategy(CmaEsSearch(), SearchProblem(1, (1.0,), 11)), list[Observation]()
+        for _ in range(count):
+            point = strategy.ask(())
+            history.append(Observation(point, ((point[0] - 0.3) ** 2,)))
+            strategy.tell(history[-1])
+        return strategy, history
+
+    strategy, history = told(500)
+    points = np.sort([observation.point[0] for observation in history])
+    assert np.diff(points).min() >= 1e-9
+    assert strategy.state()["scattered"] > 0
+    restored = build_strategy(CmaEsSearch(), SearchProblem(1, (1.0,), 11))
+    restored.restore(strategy.state(), history)
+    assert [restored.ask(()) for _ in range(5)] == [strategy.ask(()) for _ in range(5)]
+
+
+def test_tchebycheff_killed_whenever_equals_never_killed() -> None:
+    problem, spec = SearchProblem(3, (1.0, 2.0), 11), CmaEsSearch(scalarization="tchebycheff", population_size=4)
+    strategy, order = build_strategy(spec, problem), random.Random(1)
+    pending, history = list[Point](), list[Observation]()
+    for _ in range(80):
+        restored = build_strategy(spec, problem)
+        restored.restore(strategy.state(), history)
+        pending.append(strategy.ask(pending))
+        assert restored.ask(pending[:-1]) == pending[-1]
+        while len(pending) > order.randrange(12):
+            point = pending.pop(order.randrange(len(pending)))
+            history.append(Observation(point, concave_front(point)))
+            strategy.tell(history[-1])
+
+
+@pytest.mark.parametrize(
+    ("start", "first"), [("center", (0.5,) * 3), ("uniform", (1 / 3,) * 3), ("best", (0.9, 0.2, 0.1))]
+)
+def test_it_starts_where_the_spec_says(start: str, first: Point) -> None:
+    strategy = build(start=start, sigma=1e-6)
+    strategy.tell(Observation((0.9, 0.2, 0.1), (0.0,)))
+    assert strategy.ask(()) == pytest.approx(first, abs=1e-4)
+
+
+def test_told_what_a_campaign_of_the_same_seed_drew_it_goes_on_and_has_not_converged() -> None:
+    problem, spec = SearchProblem(8, (1.0,), 0), CmaEsSearch(start="center")
+
+    def searched(told: list[Observation]) -> list[Observation]:
+        strategy = build_strategy(spec, problem)
+        for observation in told:
+            strategy.tell(observation)
+        history = list(told)
+        for _ in range(300):
+            point = strategy.ask(())
+            history.append(Observation(point, (sum((unit - 0.3) ** 2 for unit in point),)))
+            strategy.tell(history[-1])
+        assert strategy.state()["scattered"] == 0
+        restored = build_strategy(spec, problem)
+        restored.restore(strategy.state(), history)
+        assert restored.ask(()) == strategy.ask(())
+        return history[len(told) :]
+
+    imported = searched([])[:30]
+    found = searched(imported)
+    assert not {observation.point for observation in imported} & {observation.point for observation in found}
+    assert min(observation.losses[0] for observation in found if observation.losses) < 1e-2

@@ -6,7 +6,7 @@ import pytest
 from campaigns import strategies as specs
 from campaigns.strategies import Nsga2Search, RandomSearch
 from campaigns.trial import Point
-from optimizer.front import frozen_reference_point, hypervolume
+from fronts.pareto import frozen_reference_point, hypervolume
 from optimizer.strategies import Observation, SearchProblem, Strategy, build_strategy
 from optimizer.strategies.sobol import SobolSequence
 
@@ -90,6 +90,47 @@ def test_a_population_of_one_can_be_mutated() -> None:
     strategy.tell(Observation((0.5, 0.5, 0.5), (1.0, 1.0)))
     points = [strategy.ask(()) for _ in range(10)]
     assert len(set(points)) == 10
+
+
+def constrained(*observations: Observation) -> Strategy:
+    strategy = build_strategy(Nsga2Search(population_size=6, initial_points=1), SearchProblem(3, (1.0, 1.0), 7, 2))
+    strategy.ask(())
+    for observation in observations:
+        strategy.tell(observation)
+    return strategy
+
+
+def broken(violation: float) -> Observation:
+    """A point with the best of losses that breaks the first constraint."""
+    return Observation((0.9, 0.1 * violation, 0.9), (-9.0, -9.0), (violation, -5.0))
+
+
+def kept(share: float) -> Observation:
+    return Observation((0.1, share, 0.1), (share, 1.0 - share), (0.0, -1.0))
+
+
+def test_points_that_keep_all_constraints_come_first_the_others_by_violation() -> None:
+    strategy = constrained(broken(4), kept(0.2), broken(1), broken(3), kept(0.8), kept(0.5), broken(2), broken(5))
+    population = strategy._population  # type: ignore[attr-defined]
+    assert sorted(population.get("CV")[:, 0]) == [0, 0, 0, 1, 2, 3]
+
+
+def test_who_keeps_all_constraints_wins_every_tournament() -> None:
+    """Two that keep them among six: a child of others comes only where four are drawn that break some."""
+    strategy = constrained(*(broken(v) for v in (1, 2, 3, 4)), kept(0.3), kept(0.6))
+    children = np.array([strategy.ask(()) for _ in range(200)])
+    assert (children[:, 0] < 0.5).mean() > 0.6
+    untold = build_strategy(Nsga2Search(population_size=6, initial_points=1), SearchProblem(3, (1.0, 1.0), 7))
+    untold.ask(())
+    for observation in (*(broken(v) for v in (1, 2, 3, 4)), kept(0.3), kept(0.6)):
+        untold.tell(Observation(observation.point, observation.losses))
+    assert (np.array([untold.ask(()) for _ in range(200)])[:, 0] < 0.5).mean() < 0.4
+
+
+def test_with_all_constraints_broken_the_least_violation_is_bred() -> None:
+    strategy = constrained(*(broken(v) for v in range(1, 10)))
+    assert sorted(strategy._population.get("CV")[:, 0]) == [1, 2, 3, 4, 5, 6]  # type: ignore[attr-defined]
+    assert all(0.0 <= unit <= 1.0 for unit in strategy.ask(()))
 
 
 class QuadraticTradeOffs:

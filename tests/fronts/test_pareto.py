@@ -1,18 +1,12 @@
 import itertools
 import math
-from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from campaigns.methods import LinearMerge
-from campaigns.objectives import Measurement, Objective
-from campaigns.recipe import Recipe
-from campaigns.states import TrialState
-from campaigns.trial import Candidate, Kind, Trial
-from optimizer.front import MAX_EXACT_OBJECTIVES, frozen_reference_point, hypervolume, non_dominated, recommend
+from fronts.pareto import MAX_EXACT_OBJECTIVES, frozen_reference_point, hypervolume, non_dominated
 
 Losses = tuple[float, ...]
 grid = st.integers(min_value=0, max_value=5).map(float)  # few values: ties and duplicates are frequent
@@ -104,67 +98,3 @@ def test_every_baseline_is_strictly_inside_the_reference_point(losses: list[Loss
 def test_a_reference_point_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="none"):
         frozen_reference_point([])
-
-
-OBJECTIVES = (
-    Objective(task="sort", metric="acc", direction="maximize"),
-    Objective(task="add", metric="acc", direction="maximize", weight=3.0),
-    Objective(task="text", metric="ppl", direction="minimize", weight=0.0),
-)
-
-
-def trial(number: int, values: Losses, kind: Kind = "candidate", label: str | None = None) -> Trial:
-    recipe = Recipe(method=LinearMerge(weights=(1.0,)), sources=("a",), template="a", dtype="float32")
-    measurements = tuple(
-        Measurement(objective=o.name, split="search", value=value, standard_error=0.1, items=10, protocol="p")
-        for o, value in zip(OBJECTIVES, values, strict=False)
-    )
-    return Trial(
-        id=f"c-{number}",
-        campaign_id="c",
-        number=number,
-        candidate=Candidate(kind=kind, label=label, point=(0.5,), parameters={}, recipe=recipe),
-        state=TrialState.COMPLETE,
-        created_at=datetime.now(UTC),
-        measurements=measurements,
-    )
-
-
-PARENTS = [
-    trial(0, (0.9, 0.1, 8.0), "parent", "sorter"),
-    trial(1, (0.1, 0.5, 8.0), "parent", "adder"),  # macro-average 0.4: the best parent
-    trial(2, (0.4, 0.4, 8.0), "soup", "uniform soup"),  # also 0.4
-]
-
-
-def test_the_highest_weighted_macro_average_is_recommended_with_its_margins() -> None:
-    front = [trial(5, (1.0, 0.4, 9.0)), trial(4, (0.2, 0.9, 99.0)), trial(3, (0.2, 0.5, 1.0))]
-    found = recommend(OBJECTIVES, [*PARENTS, *front], front)
-    assert found is not None
-    assert found.trial_id == "c-4"  # (0.2 + 3 * 0.9) / 4 = 0.725; the perplexity has no say
-    assert "0.725" in found.reason
-    assert "+0.325 over the best parent adder (0.4)" in found.reason
-    assert "+0.325 over the uniform soup (0.4)" in found.reason
-
-
-def test_of_equals_the_first_asked_is_recommended() -> None:
-    front = [trial(7, (0.5, 0.5, 1.0)), trial(6, (0.5, 0.5, 2.0))]
-    found = recommend(OBJECTIVES, front, front)
-    assert found is not None
-    assert found.trial_id == "c-6"
-    assert "over" not in found.reason  # there is nothing to compare with
-
-
-def test_a_baseline_is_recommended_where_no_merge_is_better() -> None:
-    front = [PARENTS[1], trial(3, (0.2, 0.2, 1.0))]
-    found = recommend(OBJECTIVES, [*PARENTS, front[1]], front)
-    assert found is not None
-    assert found.trial_id == "c-1"
-    assert "the baseline 'adder' itself" in found.reason
-    assert "over the best parent" not in found.reason
-    assert "+0 over the uniform soup" in found.reason
-
-
-def test_an_empty_front_has_no_recommendation() -> None:
-    assert recommend(OBJECTIVES, PARENTS, []) is None
-    assert recommend(OBJECTIVES, PARENTS, [trial(3, (0.5,))]) is None  # not measured on all objectives

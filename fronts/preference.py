@@ -1,9 +1,13 @@
-"""One trial of the front by what a user prefers: a weighted sum of the objectives, each on the scale of the front."""
+"""One trial of the front by a weighted sum of the objectives on the scale of the front: a preference, or the knee.
+
+Losses are scaled to [0, 1] over the front, so that 0 is the best value on it and 1 the worst.
+"""
 
 import math
+from collections.abc import Mapping, Sequence
 
 from campaigns.errors import FieldError, InvalidInput, field_error, unknown_name
-from campaigns.objectives import Objective
+from campaigns.objectives import Objective, Split
 from campaigns.trial import Trial
 
 FIELD = "prefer"
@@ -36,24 +40,37 @@ def parse_preference(text: str, objectives: tuple[Objective, ...]) -> dict[str, 
     return weights
 
 
-def preferred(front: list[Trial], objectives: tuple[Objective, ...], weights: dict[str, float]) -> Trial:
-    """Return the trial of a non-empty `front` with the least weighted loss, the earliest of equals.
+def preferred(
+    front: Sequence[Trial], objectives: Sequence[Objective], weights: Mapping[str, float], split: Split = "search"
+) -> Trial:
+    """Return the trial of a non-empty `front` with the least weighted loss on `split`, the earliest of equals.
 
-    Losses are those on the search items, scaled to [0, 1] over the front; an objective on which the whole front agrees
-    decides nothing.
+    An objective on which the whole front agrees decides nothing.
     """
     scores = [0.0] * len(front)
     for objective in objectives:
-        losses = [objective.loss(_search_value(trial, objective)) for trial in front]
+        losses = [objective.loss(_value(trial, objective, split)) for trial in front]
         best, span = min(losses), max(losses) - min(losses)
         for index, loss in enumerate(losses):
             scores[index] += weights.get(objective.name, 0.0) * ((loss - best) / span if span > 0 else 0.0)
     return front[scores.index(min(scores))]
 
 
-def _search_value(trial: Trial, objective: Objective) -> float:
-    value = trial.value(objective.name, "search")
-    assert value is not None, "a trial of the front has all its search values"
+def knee(front: Sequence[Trial], objectives: Sequence[Objective], split: Split = "search") -> Trial:
+    """Return the knee of a non-empty `front` on `split`, the earliest of equals.
+
+    The knee is the member farthest towards the ideal from the plane sum x = 1 of the scaled losses x, which passes
+    through the points that are best in all objectives but one and worst in that: with two objectives, the line through
+    the ends of the front (Das, "On characterizing the knee of the Pareto curve based on normal-boundary intersection",
+    Structural Optimization 18, 1999). Its distance is (1 - sum x) / sqrt(m), so the least sum of scaled losses wins:
+    all objectives count the same, whatever their weight in the macro-average.
+    """
+    return preferred(front, objectives, {objective.name: 1.0 for objective in objectives}, split)
+
+
+def _value(trial: Trial, objective: Objective, split: Split) -> float:
+    value = trial.value(objective.name, split)
+    assert value is not None, f"trial {trial.id} has all its values on the {split} items"
     return value
 
 

@@ -1,0 +1,1 @@
+"""What is believed of what was found: the front, its statistics, and the trial to take."""
