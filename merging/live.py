@@ -21,7 +21,7 @@ from merging.threads import spread
 
 ALIGNMENT_BYTES = 64
 """Parameters start where torch's own allocator would put them: some kernels' results depend on alignment."""
-CPU_WINDOW_ELEMENTS = 1 << 20
+CPU_WINDOW_ELEMENTS = 1 << 24
 """Elements that a thread merges before it takes the next: enough to make up for the call, few enough to share out."""
 
 

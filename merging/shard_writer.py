@@ -12,7 +12,7 @@ from merging.merged_shard import MergedShard, bytes_of, refuse_overflow
 from merging.runs import Run
 from merging.threads import spread
 
-WINDOW_ELEMENTS = 1 << 19
+WINDOW_ELEMENTS = 1 << 20
 """Few enough for what a thread works on to stay in the processor's cache, enough to make up for the calls."""
 WHOLE_BYTES = 24 << 20
 """What a thread may read of all sources together, to have a tensor at hand that is looked at before it is merged."""
