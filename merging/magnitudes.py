@@ -13,7 +13,7 @@ SMALLEST = 2.0**-126
 """The smallest normal float32."""
 CPU_CHUNK_ELEMENTS = 1 << 18
 ROW_ELEMENTS = 1 << 8
-SECTION_ROWS = 1 << 15
+SECTION_ROWS = 1 << 13
 DEVICE_CHUNK_ELEMENTS = 1 << 25
 CPU_BLOCK_ELEMENTS = 1 << 15
 """Torch runs operations of this size on the calling thread: threads over tensors do not get in each other's way."""

@@ -146,9 +146,14 @@ class PoolLookups:
             self._unmap(digests, name)
             return found
 
-        packed = list(_ahead(table, names))
-        counts = {name: len(array) for name, array in zip(names, packed, strict=True)}
-        write_tensor_file(path, counts, "I64", packed)
+        counts = {}
+        with tempfile.TemporaryFile(dir=path.parent) as spool:  # lengths come first in the file and are known last
+            for name, packed in zip(names, _ahead(table, names), strict=True):
+                counts[name] = len(packed)
+                packed.tofile(spool)
+            spool.seek(0)
+            blocks = (np.fromfile(spool, dtype=np.int64, count=counts[name]) for name in names)
+            write_tensor_file(path, counts, "I64", blocks)
 
     def _write_row_ranks(self, path: Path, digests: Sequence[str]) -> None:
         tensors = {name: self._checkpoints[digests[0]].tensors[name] for name in self._names(digests)}

@@ -14,7 +14,7 @@ from merging.threads import spread
 
 WINDOW_ELEMENTS = 1 << 20
 """Few enough for what a thread works on to stay in the processor's cache, enough to make up for the calls."""
-WHOLE_BYTES = 24 << 20
+WHOLE_BYTES = 16 << 20
 """What a thread may read of all sources together, to have a tensor at hand that is looked at before it is merged."""
 
 Window = tuple[Run, int, int, int]
