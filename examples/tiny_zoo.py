@@ -313,7 +313,6 @@ def campaign_spec(zoo: Path) -> dict[str, Any]:
             {"task": "tiny_text", "metric": "bits_per_byte", "weight": 0},
         ],
         "evaluation": {"search_items": 200, "holdout_items": 600, "batch_size": 100},
-        "strategy": {"kind": "nsga2"},
         "budget": {"evaluations": 96},
         "resources": {"actors": 2},
     }
