@@ -13,6 +13,7 @@ from campaigns.objectives import Split
 from campaigns.states import TrialState
 from campaigns.trial import Trial
 from fronts.membership import near_front
+from fronts.pareto import search_losses
 from fronts.preference import parse_preference
 from fronts.recommendation import split_to_judge_by
 from fronts.statistics import Cast, FrontStatistics, front_statistics
@@ -66,7 +67,4 @@ def _near_front_ids(campaign: Campaign, trials: Sequence[Trial], baselines: Sequ
     objectives = campaign.spec.objectives
     bounds = limits(campaign.spec.constraints, objectives, baselines)
     kept = [t for t in trials if (broken := bounds.violations(t)) is not None and not any(broken)]
-    losses = [
-        tuple(o.loss(value) for o in objectives if (value := t.value(o.name, "search")) is not None) for t in kept
-    ]
-    return {kept[index].id for index in near_front(losses)}
+    return {kept[index].id for index in near_front([search_losses(objectives, trial) for trial in kept])}

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import moocore
 import numpy as np
 
+from campaigns.objectives import Objective
+from campaigns.trial import Trial
+
 Losses = tuple[float, ...]
 
 REFERENCE_MARGIN = 0.1
@@ -12,6 +15,20 @@ RANGE_FLOOR = 0.01
 # Measured on one core, exact: 200 points take 0.01 s in 6 objectives and 8 s in 8; 60 points in 12 take 131 s.
 MAX_EXACT_OBJECTIVES = 6
 APPROXIMATION_SAMPLES = 2**16
+
+
+def search_losses(objectives: tuple[Objective, ...], trial: Trial) -> Losses:
+    """Return the trial's losses on the search items, one per objective.
+
+    Raises ValueError when an objective was not measured: a complete trial has them all.
+    """
+    losses = []
+    for objective in objectives:
+        value = trial.value(objective.name, "search")
+        if value is None:
+            raise ValueError(f"trial {trial.id} has no search measurement of {objective.name}")
+        losses.append(objective.loss(value))
+    return tuple(losses)
 
 
 def non_dominated(losses: Sequence[Losses]) -> list[int]:

@@ -128,8 +128,6 @@ class Kernel:
                 section = slice(begin - start, end - start)
                 own = {digest: source[section] for digest, source in sources.items()}
                 self._merge(run, slots, begin - first, out[section], own)
-        if self.frugal and loaded is None:
-            unmap(sources.values())
 
     def _groups_of(self, run: Run) -> list[list[Slot]]:
         name = run.slots[0].name

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from campaigns.constraints import Limits
-from campaigns.objectives import Objective
 from campaigns.spec import CampaignSpec
 from campaigns.trial import Trial
-
-Losses = tuple[float, ...]
+from fronts.pareto import Losses, search_losses
 
 
 @dataclass(frozen=True)
@@ -92,17 +90,3 @@ class ParetoArchive:
         self._members = [*(self._members[index] for index in kept), trial]
         self._losses = np.vstack([self._losses[kept], losses])
         return True
-
-
-def search_losses(objectives: tuple[Objective, ...], trial: Trial) -> Losses:
-    """Return the trial's losses on the search items, one per objective.
-
-    Raises ValueError when an objective was not measured: a complete trial has them all.
-    """
-    losses = []
-    for objective in objectives:
-        value = trial.value(objective.name, "search")
-        if value is None:
-            raise ValueError(f"trial {trial.id} has no search measurement of {objective.name}")
-        losses.append(objective.loss(value))
-    return tuple(losses)

@@ -4,9 +4,9 @@ from campaigns.campaign import ImportReport, Recommendation, SearchSummary
 from campaigns.spec import CampaignSpec
 from campaigns.states import TrialState
 from campaigns.trial import Trial
-from fronts.pareto import frozen_reference_point, hypervolume
+from fronts.pareto import Losses, frozen_reference_point, hypervolume, search_losses
 from fronts.recommendation import recommend
-from optimizer.archive import Losses, ParetoArchive, search_losses
+from optimizer.archive import ParetoArchive
 from optimizer.greedy_soup import is_greedy_soup
 
 FIRST_TRIALS = 8  # what the reference point is made of in a campaign without a baseline that could be scored

@@ -9,7 +9,7 @@ from campaigns.objectives import macro_average
 from campaigns.spec import CampaignSpec
 from campaigns.states import TrialState
 from campaigns.trial import Point, Trial
-from optimizer.archive import search_losses
+from fronts.pareto import search_losses
 from optimizer.greedy_soup import GreedySoup, Members, greedy_soup, is_greedy_soup
 from optimizer.strategies import Observation
 from optimizer.summary import RunningSummary

@@ -7,7 +7,7 @@ trials. What is proposed is a function of history, pending points and k.
 
 import contextlib
 import logging
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,6 +18,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from campaigns.trial import Point
+from optimizer.strategies.counted import CountedStrategy
 from optimizer.strategies.sobol import SobolSequence
 from optimizer.strategies.strategy import Observation, SearchProblem, check_observation
 from optimizer.strategies.taken_points import TakenPoints
@@ -26,7 +27,7 @@ SAMPLER_STREAM, STEP_STREAM, WEIGHT_STREAM = 0, 1, 2
 SIDESTEP = 0.1
 
 
-class OptunaSearch(ABC):
+class OptunaSearch(CountedStrategy):
     """Sobol points first, then what an Optuna sampler proposes; each ask and tell at any time.
 
     Where a sampler proposes a point that is taken (a corner of the cube, say), a tenth of the way from there to a
@@ -61,17 +62,6 @@ class OptunaSearch(ABC):
         self._taken.add(observation.point)
         self._told.append(observation)
         self._anything_scored |= observation.losses is not None
-
-    def state(self) -> dict[str, Any]:
-        """Return how many points were asked for, and how many of them came from the design."""
-        return {"asked": self._asked, "design": self._design.drawn}
-
-    def restore(self, state: dict[str, Any], history: Sequence[Observation]) -> None:
-        """Tell the history again, in order, and go on after the asks already made."""
-        for observation in history:
-            self.tell(observation)
-        self._asked = int(state["asked"])
-        self._design.skip_to(int(state["design"]))
 
     @abstractmethod
     def _sampler(self, seed: int) -> BaseSampler:

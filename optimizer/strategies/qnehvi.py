@@ -5,19 +5,19 @@ beside the pending ones, should gain the most hypervolume.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from campaigns.strategies import QnehviSearch
 from campaigns.trial import Point
+from optimizer.strategies.counted import CountedStrategy
 from optimizer.strategies.gaussian_processes import Effort, Surrogate, number_seed, untaken
 from optimizer.strategies.sobol import SobolSequence
 from optimizer.strategies.strategy import Observation, SearchProblem, check_observation
 from optimizer.strategies.taken_points import TakenPoints
 
 
-class Qnehvi:
+class Qnehvi(CountedStrategy):
     """qNEHVI over [0, 1]^n, to be asked and told in any order; expected improvement for one objective.
 
     Randomness: ask k has a seed of its own from (seed, k), and a fit is a function of what was told. So the state is
@@ -52,14 +52,3 @@ class Qnehvi:
         self._history.append(observation)
         self._taken.add(observation.point)
         self._surrogate = None
-
-    def state(self) -> dict[str, Any]:
-        """Return how many points were asked for, and how many of them came from the design."""
-        return {"asked": self._asked, "design": self._design.drawn}
-
-    def restore(self, state: dict[str, Any], history: Sequence[Observation]) -> None:
-        """Tell the history again, in order, and go on after the asks already made."""
-        for observation in history:
-            self.tell(observation)
-        self._asked = int(state["asked"])
-        self._design.skip_to(int(state["design"]))

@@ -4,7 +4,7 @@ Initial design: Sobol points. After it, each ask mates the population as it stan
 mutation) and each tell inserts one point and truncates by the survival rule of the algorithm.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +18,7 @@ from pymoo.operators.selection.tournament import TournamentSelection
 
 from campaigns.strategies import Nsga2Search, Nsga3Search
 from campaigns.trial import Point
+from optimizer.strategies.counted import CountedStrategy
 from optimizer.strategies.sobol import SobolSequence
 from optimizer.strategies.strategy import Observation, SearchProblem, check_observation
 from optimizer.strategies.taken_points import TakenPoints
@@ -31,7 +32,7 @@ ASK_STREAM, TELL_STREAM = 0, 1
 CROSSOVER_PROBABILITY, CROSSED_SHARE, EXCHANGED_SHARE = 1.0, 0.9, 0.2
 
 
-class SteadyState(ABC):
+class SteadyState(CountedStrategy):
     """A population over [0, 1]^n, to be asked and told in any order.
 
     A subclass says who wins a tournament and who survives; a point that breaks a constraint loses against every one
@@ -84,17 +85,6 @@ class SteadyState(ABC):
         )
         contenders = Population.merge(self._population, Population.create(newcomer))
         self._population = self._survivors(contenders, generator)
-
-    def state(self) -> dict[str, Any]:
-        """Return how many points were asked for, and how many of them came from the design."""
-        return {"asked": self._asked, "design": self._design.drawn}
-
-    def restore(self, state: dict[str, Any], history: Sequence[Observation]) -> None:
-        """Tell the history again, in order, and go on after the asks already made."""
-        for observation in history:
-            self.tell(observation)
-        self._asked = int(state["asked"])
-        self._design.skip_to(int(state["design"]))
 
     @abstractmethod
     def _winners(
