@@ -1,31 +1,31 @@
-"""Routes of merged checkpoints: a manifest, and files whose bytes are merged while they are sent."""
+"""Routes of merged checkpoints: a manifest, files whose bytes are merged while they are sent, and their digests."""
 
-from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
-from starlette.datastructures import Headers
+from starlette.concurrency import iterate_in_threadpool
+from starlette.requests import ClientDisconnect
 
-from api.byte_ranges import UnsatisfiableRange, requested_range
-from api.model_card import card_files
+from api.merged_files import BINARY, file_response, merged_model
 from api.problems import documented
 from api.service import Service, ServiceOf
 from campaigns.errors import NotFound
 from campaigns.noun import Noun
 from merging.image import MergedFile, MergedModel
 
-MEDIA_TYPES = {".json": "application/json", ".md": "text/markdown; charset=utf-8", ".txt": "text/plain; charset=utf-8"}
-BINARY = "application/octet-stream"
+BUSY = 503
 
 
 class FileEntry(Noun):
-    """One file of a merged model. Equal `etag`, equal bytes."""
+    """One file of a merged model. Equal `etag`, equal bytes. `sha256` (hex) is None where nobody has merged it yet."""
 
     name: str
     size_bytes: int
     etag: str
+    sha256: str | None
     url: str
 
 
@@ -37,6 +37,15 @@ class Manifest(Noun):
     files: tuple[FileEntry, ...]
 
 
+class FileDigest(Noun):
+    """What a file's bytes hash to: `sha256` in hex. `etag` says of which version of the file."""
+
+    name: str
+    size_bytes: int
+    etag: str
+    sha256: str
+
+
 def router() -> APIRouter:
     """Return the routes."""
     routes = APIRouter(prefix="/v1/checkpoints/{trial_id}", tags=["checkpoints"])
@@ -44,14 +53,14 @@ def router() -> APIRouter:
         200: {"description": "The file", "content": {BINARY: {}}},
         206: {"description": "The requested range of it"},
         304: {"description": "The file has the ETag of If-None-Match"},
-        **documented(404, 409, 416),
+        **documented(404, 409, 416, BUSY),
     }
 
     @routes.get("", responses=documented(404, 409))
     def manifest(trial_id: str, service: ServiceOf) -> Manifest:
         """Return name, size, ETag and address of every file of the trial's merged model."""
         model = _model(service, trial_id)
-        files = tuple(_entry(trial_id, file) for file in model.files.values())
+        files = tuple(_entry(service, trial_id, file) for file in model.files.values())
         return Manifest(trial_id=trial_id, recipe_digest=model.recipe.digest, files=files)
 
     @routes.head("/files/{name}", include_in_schema=False)
@@ -59,69 +68,50 @@ def router() -> APIRouter:
     def file(trial_id: str, name: str, request: Request, service: ServiceOf) -> Response:
         """Send a file, or the one range of it that Range asks for. Weights are merged as they are sent.
 
-        If-None-Match and If-Range are heeded. Nothing is written to disk.
+        If-None-Match and If-Range are heeded. Nothing is written to disk. When as many weights are being sent as may
+        be at once, the request waits for a few seconds, and is then refused with Retry-After.
         """
         model = _model(service, trial_id)
-        if name not in model.files:
-            raise NotFound(f"the checkpoint has no file {name!r}; it has {', '.join(model.files)}")
-        found = model.files[name]
-        if _is_known(request.headers.get("if-none-match"), found):
-            return Response(status_code=304, headers=_headers(found))
-        extent = _extent(request.headers, found)
-        return _response(model, found, extent, with_body=request.method != "HEAD")
+        return file_response(service, model, _found(model, name).name, request, BUSY)
+
+    @routes.get("/files/{name}/digest", responses=documented(404, 409, BUSY))
+    async def digest(trial_id: str, name: str, request: Request, service: ServiceOf) -> FileDigest:
+        """Return the sha256 of a file's bytes, to check a download against.
+
+        It is known of weights that were sent from start to end. Others are merged for it, which takes as long as
+        sending them and counts as a stream.
+        """
+        model = await to_thread.run_sync(_model, service, trial_id)
+        found = _found(model, name)
+        if service.streams.digest(found) is None:
+            await _merge_whole(service, model, found, request)
+        sha256 = service.streams.digest(found)
+        assert sha256 is not None
+        return FileDigest(name=name, size_bytes=found.size_bytes, etag=found.etag, sha256=sha256)
 
     return routes
 
 
+async def _merge_whole(service: Service, model: MergedModel, file: MergedFile, request: Request) -> None:
+    """Merge a file for its digest alone, unless nobody waits for it any more."""
+    async with service.streams.slot(BUSY):
+        async for _ in iterate_in_threadpool(service.streams.digested(model, file.name)):
+            if await request.is_disconnected():
+                raise ClientDisconnect
+
+
 def _model(service: Service, trial_id: str) -> MergedModel:
     trial = service.store.trial(trial_id)
-    campaign = service.store.campaign(trial.campaign_id)
-    files = service.pools.files(campaign.pool)
-    card = card_files(campaign, trial, service.store.baselines(campaign.id))
-    return MergedModel(files, trial.candidate.recipe, card)
+    return merged_model(service, service.store.campaign(trial.campaign_id), trial)
 
 
-def _entry(trial_id: str, file: MergedFile) -> FileEntry:
+def _found(model: MergedModel, name: str) -> MergedFile:
+    if name not in model.files:
+        raise NotFound(f"the checkpoint has no file {name!r}; it has {', '.join(model.files)}")
+    return model.files[name]
+
+
+def _entry(service: Service, trial_id: str, file: MergedFile) -> FileEntry:
     url = f"/v1/checkpoints/{quote(trial_id)}/files/{quote(file.name)}"
-    return FileEntry(name=file.name, size_bytes=file.size_bytes, etag=file.etag, url=url)
-
-
-def _headers(file: MergedFile) -> dict[str, str]:
-    return {
-        "ETag": f'"{file.etag}"',
-        "Accept-Ranges": "bytes",
-        "Cache-Control": "no-cache",
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(file.name)}",
-    }
-
-
-def _is_known(if_none_match: str | None, file: MergedFile) -> bool:
-    if if_none_match is None:
-        return False
-    given = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
-    return "*" in given or f'"{file.etag}"' in given
-
-
-def _extent(headers: Headers, file: MergedFile) -> tuple[int, int] | None:
-    """Return start and stop of the range that is asked for, None for the whole file."""
-    if headers.get("if-range", f'"{file.etag}"').strip() != f'"{file.etag}"':
-        return None
-    wanted = headers.get("range")
-    try:
-        return requested_range(wanted, file.size_bytes)
-    except UnsatisfiableRange:
-        detail = f"{file.name} has {file.size_bytes} bytes; none of them lies in the range {wanted!r}"
-        raise HTTPException(416, detail, {"Content-Range": f"bytes */{file.size_bytes}"}) from None
-
-
-def _response(model: MergedModel, file: MergedFile, extent: tuple[int, int] | None, with_body: bool) -> Response:
-    headers = _headers(file)
-    start, stop = extent or (0, file.size_bytes)
-    headers["Content-Length"] = str(stop - start)
-    if extent is not None:
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size_bytes}"
-    status = 200 if extent is None else 206
-    media_type = MEDIA_TYPES.get(PurePosixPath(file.name).suffix, BINARY)
-    if not with_body:
-        return Response(status_code=status, headers=headers, media_type=media_type)
-    return StreamingResponse(model.read(file.name, start, stop), status, headers, media_type)
+    sha256 = service.streams.digest(file)
+    return FileEntry(name=file.name, size_bytes=file.size_bytes, etag=file.etag, sha256=sha256, url=url)

@@ -1,73 +1,82 @@
-"""The route of events: server-sent, in order, from any event on."""
+"""The routes of events: server-sent, in order, from any event on."""
 
-from collections.abc import AsyncIterator
-from typing import Annotated
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from functools import partial
+from typing import Annotated, cast
 
 import anyio
-from anyio import to_thread
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import StreamingResponse
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import Message, Send
 
+from api import examples
 from api.problems import documented
 from api.service import ServiceOf
-from campaigns.campaign import Event
-from storage import Store
 
-POLL_SECONDS = 0.5
-KEEP_ALIVE_SECONDS = 15.0
-BATCH = 200
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 EVENT_ID = {"ge": 0, "lt": 2**31}
 
+After = Annotated[int, Query(**EVENT_ID)]
+AfterOrNow = Annotated[int | None, Query(**EVENT_ID, description="0: from the first event on")]
+LastEventId = Annotated[int | None, Header(**EVENT_ID)]
+
+logger = logging.getLogger(__name__)
+
 
 def router() -> APIRouter:
-    """Return the route."""
-    routes = APIRouter(prefix="/v1/campaigns/{campaign_id}", tags=["events"])
-    described = {200: {"description": "Events", "content": {"text/event-stream": {}}}, **documented(404, 422)}
+    """Return the routes."""
+    routes = APIRouter(prefix="/v1", tags=["events"])
 
-    @routes.get("/events", response_class=StreamingResponse, responses=described)
+    @routes.get("/events", response_class=StreamingResponse, responses=examples.EVENTS | documented(422))
+    def all_events(
+        service: ServiceOf, after: AfterOrNow = None, last_event_id: LastEventId = None
+    ) -> StreamingResponse:
+        """Send the events of all campaigns with an id above Last-Event-ID, else above `after`, else from now on."""
+        start = after if last_event_id is None else last_event_id
+        if start is None:
+            start = service.store.last_event_id()
+        return EventStream(service.events.stream(None, start), service.settings.stream_stall_seconds)
+
+    @routes.get(
+        "/campaigns/{campaign_id}/events",
+        response_class=StreamingResponse,
+        responses=examples.EVENTS | documented(404, 422),
+    )
     def events(
-        campaign_id: str,
-        service: ServiceOf,
-        after: Annotated[int, Query(**EVENT_ID)] = 0,
-        last_event_id: Annotated[int | None, Header(**EVENT_ID)] = None,
+        campaign_id: str, service: ServiceOf, after: After = 0, last_event_id: LastEventId = None
     ) -> StreamingResponse:
         """Send the campaign's events with an id above Last-Event-ID, else above `after`, until the campaign is over."""
         service.store.campaign(campaign_id)
         start = after if last_event_id is None else last_event_id
-        return StreamingResponse(
-            stream(service.store, campaign_id, start), media_type="text/event-stream", headers=HEADERS
-        )
+        return EventStream(service.events.stream(campaign_id, start), service.settings.stream_stall_seconds)
 
     return routes
 
 
-async def stream(store: Store, campaign_id: str, after: int) -> AsyncIterator[str]:
-    """Yield events as server-sent text as they appear; a comment when there was nothing to say for a while."""
-    silent_seconds = 0.0
-    while True:
-        events, is_over = await to_thread.run_sync(_next_events, store, campaign_id, after)
-        for event in events:
-            yield server_sent(event)
-            after, silent_seconds = event.id, 0.0
-        if is_over:
-            return
-        if events:
-            continue
-        if silent_seconds >= KEEP_ALIVE_SECONDS:
-            yield ": keep-alive\n\n"
-            silent_seconds = 0.0
-        await anyio.sleep(POLL_SECONDS)
-        silent_seconds += POLL_SECONDS
+class EventStream(StreamingResponse):
+    """A response that ends before its time when its client takes nothing for `stall_seconds`, or the database is gone.
 
+    The server then closes the connection in the middle, so that the client knows to come again with the last id.
+    """
 
-def server_sent(event: Event) -> str:
-    """Return the event in the format of text/event-stream; JSON without line breaks fits one data line."""
-    return f"id: {event.id}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"
+    def __init__(self, events: AsyncIterator[str], stall_seconds: float) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=HEADERS)
+        self._events = cast(AsyncGenerator[str], events)
+        self._stall_seconds = stall_seconds
 
+    async def stream_response(self, send: Send) -> None:
+        """Send each piece in time, and leave the feed however that ends."""
+        async with aclosing(self._events):
+            try:
+                await super().stream_response(partial(self._send_in_time, send))
+            except TimeoutError:
+                logger.info("an event stream was closed: its client took nothing for %g s", self._stall_seconds)
+            except SQLAlchemyError:
+                logger.warning("an event stream was closed: the database does not answer", exc_info=True)
 
-def _next_events(store: Store, campaign_id: str, after: int) -> tuple[list[Event], bool]:
-    """Return the next events, and whether none will follow. The state is read first: events come before their end."""
-    is_final = store.campaign(campaign_id).state.is_final
-    events = store.events(campaign_id, after, BATCH)
-    return events, is_final and len(events) < BATCH
+    async def _send_in_time(self, send: Send, message: Message) -> None:
+        with anyio.fail_after(self._stall_seconds):
+            await send(message)

@@ -1,5 +1,6 @@
 """Routes of what a campaign has found: the front beside its baselines, the best trial, the hypervolume."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -89,22 +90,12 @@ def router() -> APIRouter:
         Judged on the holdout items once the whole front has been scored there, else on the search items.
         """
         campaign = service.store.campaign(campaign_id)
-        objectives = campaign.spec.objectives
         if prefer is not None and by is not None:
             raise InvalidInput(
                 [field_error("by", by, "weights in `prefer` choose by themselves: leave one of them out")]
             )
-        weights = None if prefer is None else parse_preference(prefer, objectives)
-        trials = _front_trials(service, campaign)
-        recommendation = _recommendation(campaign, trials, [])
-        if weights is None and by != "knee":
-            chosen_id = None if recommendation is None else recommendation.trial_id
-        else:
-            chosen = choose(objectives, trials, split_to_judge_by(objectives, trials), by or "macro", weights)
-            chosen_id = None if chosen is None else chosen.id
-        if chosen_id is None:
-            nothing = f"campaign {campaign_id!r} has found nothing yet"
-            raise NotFound(nothing if recommendation is None else recommendation.reason)
+        weights = None if prefer is None else parse_preference(prefer, campaign.spec.objectives)
+        chosen_id = best_trial_id(service, campaign, by, weights)
         return trial_view(service.store.trial(chosen_id), known_limits(service, campaign))
 
     @routes.get("/hypervolume", responses=documented(404))
@@ -125,6 +116,26 @@ def router() -> APIRouter:
         return Hypervolume(reference_point=campaign.summary.reference_point, history=history)
 
     return routes
+
+
+def best_trial_id(
+    service: Service, campaign: Campaign, by: By | None = None, weights: Mapping[str, float] | None = None
+) -> str:
+    """Return the front's best: the recommended trial, the knee, or the best under `weights` by objective name.
+
+    Raises `NotFound` while there is none.
+    """
+    objectives, trials = campaign.spec.objectives, _front_trials(service, campaign)
+    recommendation = _recommendation(campaign, trials, [])
+    if weights is None and by != "knee":
+        chosen_id = None if recommendation is None else recommendation.trial_id
+    else:
+        chosen = choose(objectives, trials, split_to_judge_by(objectives, trials), by or "macro", weights)
+        chosen_id = None if chosen is None else chosen.id
+    if chosen_id is None:
+        nothing = f"campaign {campaign.id!r} has found nothing yet"
+        raise NotFound(nothing if recommendation is None else recommendation.reason)
+    return chosen_id
 
 
 def macro_averages(objectives: tuple[Objective, ...], trial: Trial) -> MacroAverages:

@@ -5,7 +5,7 @@ from typing import Any
 
 from api.service import Service
 from campaigns.campaign import Campaign
-from campaigns.errors import Conflict, FieldError, InvalidInput, InvalidSpec, NotFound, field_error
+from campaigns.errors import Conflict, FieldError, Gone, InvalidInput, InvalidSpec, NotFound, field_error
 from campaigns.inventory import resolve
 from campaigns.pools import Pool
 from campaigns.spec import CampaignSpec, parse_spec
@@ -24,7 +24,7 @@ def create(document: Mapping[str, Any], service: Service, idempotency_key: str |
     earlier = None if idempotency_key is None else service.store.campaign_with_key(idempotency_key)
     if earlier is None:
         return service.store.create_campaign(*check(document, service), idempotency_key)
-    if not completes(earlier.spec, parse_spec(document)):
+    if not completes(service.store.launched_spec(earlier.id), parse_spec(document)):
         raise Conflict(f"idempotency key {idempotency_key!r} was used before, with another spec")
     return earlier
 
@@ -72,9 +72,10 @@ def _unknown_campaigns(spec: CampaignSpec, service: Service) -> list[FieldError]
     for index, campaign_id in enumerate(spec.warm_start.import_from):
         try:
             service.store.campaign(campaign_id)
-        except NotFound:
+        except NotFound as error:
             field = f"warm_start.import_from.{index}"
-            errors.append(field_error(field, campaign_id, "no such campaign", "the id of a campaign of this service"))
+            message = "this campaign has been deleted" if isinstance(error, Gone) else "no such campaign"
+            errors.append(field_error(field, campaign_id, message, "the id of a campaign of this service"))
     return errors
 
 

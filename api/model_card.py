@@ -7,10 +7,15 @@ from api.markdown import code, plain, table
 from api.recipe_section import merging_kinds, recipe_section
 from campaigns.campaign import Campaign
 from campaigns.objectives import Measurement, Objective, Split, macro_average, macro_standard_error
+from campaigns.states import TrialState
 from campaigns.trial import Trial
 
 NAME = "README.md"
 SPLITS: tuple[Split, ...] = ("search", "holdout")
+RACED = (
+    "A race has the search items answered in several runs, a part of them in each; in one run, other batches can move "
+    "the last digits of log-likelihoods. "
+)
 
 
 def card_files(campaign: Campaign, trial: Trial, baselines: Sequence[Trial] = ()) -> dict[str, bytes]:
@@ -67,6 +72,11 @@ def _scores(campaign: Campaign, trial: Trial) -> str:
     if not trial.measurements:
         return f"## Scores\n\nNone: the trial is {trial.state}."
     lead = "Value ± standard error (items). The search chose by the search items alone."
+    if trial.state is TrialState.PRUNED:
+        lead += (
+            " A race stopped this trial after a part of them: values are of that part, and an estimate (≈) says what "
+            "they would come to."
+        )
     rows = [
         [
             code(objective.name),
@@ -85,7 +95,8 @@ def _cell(trial: Trial, objective: Objective, split: Split) -> str:
 
 def _measured(measurement: Measurement) -> str:
     error = "" if measurement.standard_error is None else f" ± {measurement.standard_error:.4f}"
-    return f"{measurement.value:.4f}{error} ({measurement.items})"
+    estimate = "" if measurement.estimate is None else f" ≈ {measurement.estimate:.4f}"
+    return f"{measurement.value:.4f}{error} ({measurement.items}){estimate}"
 
 
 def _comparison(campaign: Campaign, trial: Trial, baselines: Sequence[Trial]) -> Iterator[str]:
@@ -115,6 +126,8 @@ def _soups(scored: Sequence[tuple[float, Trial]]) -> list[Trial]:
 
 
 def _macro(campaign: Campaign, trial: Trial, split: Split) -> str:
+    if trial.state is TrialState.PRUNED:
+        return "–"  # a part of the items does not compare with all of them
     value = macro_average(campaign.spec.objectives, trial.measurements, split)
     error = macro_standard_error(campaign.spec.objectives, trial.measurements, split)
     return "–" if value is None else f"{value:.4f}" + ("" if error is None else f" ± {error:.4f}")
@@ -126,11 +139,12 @@ def _reproduction(campaign: Campaign, trial: Trial) -> str:
     )
     if not commands:
         return "## Reproduce\n\nThere is nothing to reproduce: no item was scored."
+    raced = campaign.spec.evaluation.racing is not None and trial.candidate.kind == "candidate"
     return (
         "## Reproduce\n\n"
         "Scores are lm-eval's own: in this directory these commands give the numbers above, to the last digit with the "
-        "same library versions. `--include_path` is needed for tasks that are not lm-eval's own.\n\n"
-        f"```sh\n{commands}\n```"
+        f"same library versions. {RACED if raced else ''}"
+        f"`--include_path` is needed for tasks that are not lm-eval's own.\n\n```sh\n{commands}\n```"
     )
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import Field
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from campaigns.errors import FieldError, InvalidInput, MergefrontError, field_error
 from campaigns.noun import Noun
@@ -20,7 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 class Problem(Noun):
-    """What went wrong. `type` is `about:blank` where the status says it all."""
+    """What went wrong. `type` is `about:blank` where the status says it all.
+
+    `request_id` is there where only the service's log says more: it is what to look for.
+    """
 
     type: str
     title: str
@@ -28,6 +33,7 @@ class Problem(Noun):
     detail: str
     instance: str
     errors: tuple[FieldError, ...] = ()
+    request_id: str | None = Field(None, exclude_if=lambda request_id: request_id is None)
 
 
 class ProblemResponse(JSONResponse):
@@ -88,7 +94,12 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
 async def _validation_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     errors = [
-        field_error(".".join(str(part) for part in found["loc"][1:]), found.get("input"), found["msg"])
+        field_error(
+            ".".join(str(part) for part in found["loc"][1:]),
+            found.get("input"),
+            found["msg"],
+            found.get("ctx", {}).get("expected"),
+        )
         for found in error.errors()
     ]
     return problem(request.url.path, InvalidInput.status, "\n".join(map(str, errors)), InvalidInput, errors)
@@ -96,7 +107,21 @@ async def _validation_error(request: Request, error: Exception) -> ProblemRespon
 
 async def _unexpected_error(request: Request, error: Exception) -> ProblemResponse:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(request.url.path, 500, "Something broke; the service's log says what.")
+    return unexpected(request.scope)
+
+
+def unexpected(scope: Scope) -> ProblemResponse:
+    """Return what a client is told of an error that nobody foresaw: where to look for more, and nothing of it."""
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    document = Problem(
+        type="about:blank",
+        title=status.phrase,
+        status=status,
+        detail="Something broke; the service's log says what.",
+        instance=scope["path"],
+        request_id=scope.get("request_id"),
+    )
+    return ProblemResponse(document.model_dump(mode="json"), status)
 
 
 def _dashed(name: str) -> str:

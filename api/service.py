@@ -5,8 +5,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.event_feed import EventFeed
 from api.open_pools import OpenPools
 from api.settings import Settings
+from api.streams import Streams
 from storage import Store
 
 
@@ -17,6 +19,8 @@ class Service:
     settings: Settings
     store: Store
     pools: OpenPools
+    streams: Streams
+    events: EventFeed
 
 
 def _service(request: Request) -> Service:

@@ -4,16 +4,27 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 
+from api import examples
 from api.problems import documented
 from api.service import Service, ServiceOf
+from api.trial_cursors import cursor_of, parse_sort, place_of
 from campaigns.campaign import Campaign
 from campaigns.constraints import Limits, limits
+from campaigns.errors import InvalidInput, field_error
 from campaigns.mergekit import export
 from campaigns.noun import Noun
 from campaigns.recipe import Recipe
-from campaigns.trial import Trial
+from campaigns.states import TrialState
+from campaigns.trial import Kind, Trial
+from storage.trial_listing import NUMBER, TrialListing, TrialPlace
 
 MERGEKIT = "application/yaml"
+MAX_SORT = 300
+MAX_CURSOR = 1000
+SORT_DESCRIPTION = (
+    "number, told (the order of results), macro (the weighted mean of the objectives) or an objective's name, by "
+    "values on the search items; -, as in -macro, turns the order round"
+)
 
 
 class TrialView(Trial):
@@ -28,32 +39,47 @@ class TrialView(Trial):
 
 
 class TrialPage(Noun):
-    """Trials by number. `next` is the `after` of the page that follows, None on the last."""
+    """Trials in the order asked for. `next_cursor` is the `cursor` of the page that follows, None on the last.
+
+    `next` is the `after` of that page, None on the last and in any order but that by number.
+    """
 
     items: tuple[TrialView, ...]
     next: int | None
+    next_cursor: str | None
 
 
 def router() -> APIRouter:
     """Return the routes."""
     routes = APIRouter(prefix="/v1", tags=["trials"])
 
-    @routes.get("/campaigns/{campaign_id}/trials", responses=documented(404, 422))
-    def trials(
+    @routes.get("/campaigns/{campaign_id}/trials", responses=examples.TRIAL_PAGE | documented(404, 422))
+    def trials(  # noqa: PLR0913  one argument per filter
         campaign_id: str,
         service: ServiceOf,
-        after: Annotated[int, Query(ge=-1, lt=2**31)] = -1,
         limit: Annotated[int, Query(ge=1)] = 100,
+        sort: Annotated[str, Query(max_length=MAX_SORT, description=SORT_DESCRIPTION)] = NUMBER,
+        states: Annotated[list[TrialState], Query(alias="state", description="Several are an or")] = [],  # noqa: B006
+        kinds: Annotated[list[Kind], Query(alias="kind", description="Several are an or")] = [],  # noqa: B006
+        cursor: Annotated[str | None, Query(max_length=MAX_CURSOR, description="`next_cursor` of a page")] = None,
+        after: Annotated[int, Query(ge=-1, lt=2**31, description="Only higher numbers, where sort=number")] = -1,
     ) -> TrialPage:
-        """Return trials with a number above `after`, without outcomes."""
+        """Return the trials that the filters let through, without outcomes, page by page."""
+        campaign = service.store.campaign(campaign_id)
         size = min(limit, service.settings.max_page)
-        found = service.store.trials(campaign_id, after, size + 1)
-        page = found[:size]
-        known = known_limits(service, service.store.campaign(campaign_id))
-        items = tuple(trial_view(trial, known) for trial in page)
-        return TrialPage(items=items, next=page[-1].number if len(found) > size else None)
+        name, descending = parse_sort(sort, campaign.spec.objectives)
+        place = _place(sort, cursor, after)
+        listing = TrialListing(name, descending, tuple(states), tuple(kinds), place)
+        found = service.store.trial_page(campaign_id, listing, size + 1)
+        page, is_last = found[:size], len(found) <= size
+        known = known_limits(service, campaign)
+        return TrialPage(
+            items=tuple(trial_view(listed.trial, known) for listed in page),
+            next=None if is_last or sort != NUMBER else page[-1].trial.number,
+            next_cursor=None if is_last else cursor_of(sort, page[-1].place),
+        )
 
-    @routes.get("/trials/{trial_id}", responses=documented(404))
+    @routes.get("/trials/{trial_id}", responses=examples.TRIAL | documented(404))
     def trial(trial_id: str, service: ServiceOf) -> TrialView:
         """Return one trial with the outcome of each item."""
         found = service.store.trial(trial_id)
@@ -80,6 +106,16 @@ def router() -> APIRouter:
         return Response(_mergekit(service, trial), media_type=MERGEKIT)
 
     return routes
+
+
+def _place(sort: str, cursor: str | None, after: int) -> TrialPlace | None:
+    """Return where the page begins. `after` is the older way to say it, for trials by number alone."""
+    if after != -1 and (cursor is not None or sort != NUMBER):
+        message = "goes with sort=number and without a cursor"
+        raise InvalidInput([field_error("after", after, message, "-1, or cursor in its place")])
+    if cursor is not None:
+        return place_of(cursor, sort)
+    return None if after == -1 else TrialPlace(after, after)
 
 
 def known_limits(service: Service, campaign: Campaign) -> Limits:

@@ -31,12 +31,28 @@ class ImportReport(Noun):
     out_of_reach: int = Field(description="Left out: no point of this space makes them")
 
 
+class RungReport(Noun):
+    """What became of the candidates of a race that were judged after one rung, and what their estimates were worth.
+
+    `items` counts what had been scored of a candidate by then, over all tasks. Of those judged, `stopped` were pruned
+    there and `completed` went on to all items: `estimate_errors` has, by objective, the root mean square of estimate
+    minus value over the latter, in the objective's unit.
+    """
+
+    items: int
+    judged: int = 0
+    stopped: int = 0
+    completed: int = 0
+    estimate_errors: dict[str, float] = {}
+
+
 class SearchSummary(Noun):
     """What the loop knows after each tell; saved with it.
 
     `front` lists the ids of the trials that no other dominates on the search items, among those that keep all
     constraints. `imports` is None until results were imported. `reference_point` (losses, one per objective)
-    is frozen once all baselines are told; hypervolume is None until then.
+    is frozen once all baselines are told; hypervolume is None until then. `racing` has a report for each rung after
+    which candidates were judged.
     """
 
     front: tuple[str, ...] = ()
@@ -44,10 +60,16 @@ class SearchSummary(Noun):
     hypervolume: float | None = None
     recommendation: Recommendation | None = None
     imports: ImportReport | None = None
+    racing: tuple[RungReport, ...] = ()
 
 
 class Campaign(Noun):
-    """A campaign. `trial_counts` has a number for every trial state that occurs."""
+    """A campaign. `trial_counts` has a number for every trial state that occurs.
+
+    `paused_seconds` sums the pauses since the start that are over; `budget_spent` names the budget that ended the
+    search; `points_queued` counts the points that the user queued after the launch; `forked_from` is the campaign whose
+    spec was patched.
+    """
 
     id: str
     spec: CampaignSpec
@@ -62,6 +84,10 @@ class Campaign(Noun):
     search_finished_at: datetime | None = None
     finished_at: datetime | None = None
     worker_id: str | None = None
+    paused_seconds: float = 0.0
+    budget_spent: str | None = None
+    points_queued: int = 0
+    forked_from: str | None = None
 
 
 class Event(Noun):

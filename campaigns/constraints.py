@@ -1,7 +1,8 @@
 """Constraints: bounds on objectives that a trial must keep to be on the front.
 
 A constraint becomes one number g of a trial, in the objective's own unit: kept where g <= 0, broken by g where g > 0.
-Values are those of the search items. A bound that is relative to the best parent depends on which parents are known:
+Values are those of the search items, estimates where a race stopped the trial. A bound that is relative to the best
+parent depends on which parents are known:
 
 - a strategy is told g against the parents told up to and including the trial itself, in the order of telling, so that
   its history replayed from the database is exactly what it was told;
@@ -92,7 +93,7 @@ class Limits:
         """
         found = []
         for constraint, objective in self._constraints:
-            value = trial.value(objective.name, SPLIT)
+            value = trial.expected(objective.name)
             if value is None:
                 raise ValueError(f"trial {trial.id} has no search measurement of {objective.name}")
             found.append(constraint.broken_by(value, objective, self._best.get(objective.name)))

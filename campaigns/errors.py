@@ -6,9 +6,12 @@ MergefrontError                500
 │   ├── InvalidCheckpoint      422  a checkpoint that is missing, forbidden, unsafe, corrupt or not finite
 │   └── MisfitPool             422  checkpoints that cannot be merged with each other
 ├── NotFound                   404  no campaign, trial or file of that name
+│   └── Gone                   410  the campaign has been deleted
 ├── Conflict                   409  the request does not go with the present state
+│   ├── Unconfirmed            409  what cannot be undone must be asked for twice
 │   ├── IllegalTransition      409  a campaign or trial cannot make that step from where it is
 │   └── LeaseLost              409  another worker holds the campaign now; a stale tell is refused
+├── ChangedMeanwhile           412  the campaign is no longer what the caller last saw
 ├── NotReady                   503  no worker has published what it can do yet
 ├── BadCandidate               -    a point that cannot be scored (NaN logits): the trial is infeasible
 └── Fault                      -    something broke while evaluating: the trial is retried
@@ -102,11 +105,24 @@ class NotFound(MergefrontError):
     title = "Not found"
 
 
+class Gone(NotFound):
+    """The campaign has been deleted. Its id is never given again."""
+
+    status = 410
+    title = "Gone"
+
+
 class Conflict(MergefrontError):
     """The request does not go with the present state."""
 
     status = 409
     title = "Conflict"
+
+
+class Unconfirmed(Conflict):
+    """What was asked for cannot be undone, and was not confirmed."""
+
+    title = "Not confirmed"
 
 
 class IllegalTransition(Conflict):
@@ -119,6 +135,13 @@ class LeaseLost(Conflict):
     """Another worker holds the campaign now; a stale worker's write is refused."""
 
     title = "Lease lost"
+
+
+class ChangedMeanwhile(MergefrontError):
+    """The campaign is no longer what the caller last saw, and If-Match says to change nothing then."""
+
+    status = 412
+    title = "Changed meanwhile"
 
 
 class NotReady(MergefrontError):

@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+from pydantic import Field
+
 from campaigns.errors import FieldError, InvalidSpec, unknown_name
 from campaigns.noun import Noun
 from campaigns.objectives import WEIGHTS, Objective
@@ -39,6 +41,9 @@ class Inventory(Noun):
     strategies: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     versions: dict[str, str] = {}
+    cluster: str = Field(
+        "", exclude_if=lambda cluster: cluster == "", description="The Ray cluster that a worker places actors on"
+    )
 
 
 class Worker(Noun):

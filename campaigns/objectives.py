@@ -12,6 +12,8 @@ WEIGHTS = "weights"
 
 Direction = Literal["maximize", "minimize"]
 Split = Literal["search", "holdout"]
+Items = dict[str, tuple[int, ...]]
+"""Some items of each task: by its name, their indices among its documents, ascending."""
 
 
 class Objective(Noun):
@@ -67,13 +69,17 @@ class Measurement(Noun):
     `item_ids` are the indices of the items among the task's documents, as `lm_eval --samples` takes them; `outcomes`
     holds one number for each, in that order. `truncation_rate` is the share of generations that ended at the
     length limit, `output_tokens` their mean length; both are None for tasks that generate nothing. Only measurements of
-    an equal `protocol` (a digest of task, items, batch size, dtype and library versions) compare. What is measured of
-    the weights is exact: one item, no outcomes, standard error 0.
+    an equal `protocol` (a digest of task, items, batch size, dtype, device and library versions) compare. What is
+    measured of the weights is exact: one item, no outcomes, standard error 0.
+
+    A trial that a race stopped was scored on some of its search items. `items`, `item_ids`, `outcomes` and `value` are
+    of those; `estimate` is what the value on all of them is expected to be, None where nothing was left out.
     """
 
     objective: str
     split: Split
     value: float
+    estimate: float | None = Field(None, exclude_if=lambda estimate: estimate is None)
     standard_error: float | None = Field(ge=0)
     items: int = Field(ge=1)
     item_ids: tuple[int, ...] = ()

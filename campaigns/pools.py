@@ -77,6 +77,11 @@ class Checkpoint(Noun):
     stamp: str
     size_bytes: int
     statistics: Statistics | None = Field(None, exclude_if=lambda statistics: statistics is None)
+    content_digest: str | None = Field(
+        None,
+        exclude_if=lambda digest: digest is None,
+        description="sha256 (hex) over its own files, where `digest` is made of more than these",
+    )
     merged_file: str | None = Field(
         None, exclude_if=lambda file: file is None, description="What a LoRA adapter makes of the base"
     )

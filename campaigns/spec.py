@@ -1,6 +1,7 @@
 """The campaign spec: one document that says what to merge, what to vary, what to measure and for how long."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
@@ -16,11 +17,44 @@ from campaigns.space_needs import check_space
 from campaigns.spaces import LinearSpace, Space
 from campaigns.strategies import GpHypervolumeSearch, Strategy
 
+MAX_NAME = 100
+MAX_NOTES = 10_000
 MAX_EVALUATIONS = 100_000
+MAX_ITEM_EVALUATIONS = 10**12
 MAX_OBJECTIVES = 12
 MAX_CONSTRAINTS = 48
 MAX_POINTS = 1000
 MAX_IMPORTED_CAMPAIGNS = 100
+MAX_RUNGS = 10
+DEFAULT_PRIORITY = 10
+MIN_GPU_SHARE = 0.01
+
+Rung = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Racing(Noun):
+    """Candidates that will hardly add anything to the front stop after a part of their search items, and are pruned.
+
+    `rungs` are the cumulative shares of each task's search items after which that is decided; what is left after the
+    last decision is scored in one go. A candidate stops when the growth of the front's hypervolume that it can be
+    expected to bring is below `tolerance / budget.evaluations` of it: all that stop would together have added at most
+    `tolerance`, and as many of them would have added the same, far less. Baselines never race.
+    """
+
+    rungs: tuple[Rung, ...] = Field((0.05, 0.1, 0.2, 0.4), min_length=1, max_length=MAX_RUNGS)
+    tolerance: float = Field(0.1, gt=0, lt=1, description="What racing may cost at most, as a share of hypervolume")
+    anchors: bool = Field(
+        False,
+        description="The first rungs hold the items that say most about the others, by the parents' outcomes, instead "
+        "of random ones",
+    )
+
+    @model_validator(mode="after")
+    def _rungs_ascend(self) -> "Racing":
+        for index, (before, share) in enumerate(pairwise(self.rungs), start=1):
+            if share <= before:
+                raise wrong(f"rungs.{index}", share, "the shares must ascend", f"above {before:g}, below 1")
+        return self
 
 
 class Evaluation(Noun):
@@ -30,6 +64,10 @@ class Evaluation(Noun):
     holdout_items: int | None = Field(None, ge=0, description="Items kept for the final front; default: all the others")
     batch_size: int = Field(16, ge=1, le=4096)
     apply_chat_template: bool = False
+    racing: Racing | None = Field(None, description="Left out: every candidate is scored on all its search items")
+    reuse: bool = Field(
+        True, description="Take over measurements of the same recipe under the same protocol from the database"
+    )
 
     def items_of(self, objective: Objective) -> tuple[int, int | None]:
         """Return how many search and holdout items `objective` is scored on; None: all that remain."""
@@ -82,25 +120,48 @@ class WarmStart(Noun):
 
 
 class Budget(Noun):
-    """When the search ends. Baselines, warm starts and holdout scoring come on top."""
+    """When the search ends: as soon as one of these is spent, no candidate is proposed any more.
+
+    What runs then ends; baselines, points of the user's and holdout scoring come on top.
+    """
 
     evaluations: int = Field(ge=1, le=MAX_EVALUATIONS, description="Candidates that the strategy may propose")
+    item_evaluations: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_ITEM_EVALUATIONS,
+        description="Search items of tasks that trials, baselines included, are scored on here",
+    )
+    seconds: float | None = Field(
+        None, gt=0, description="Since the campaign started, the time in which it was paused left out"
+    )
+    gpu_seconds: float | None = Field(
+        None, gt=0, description="Seconds that actors spent on search items, times resources.gpus_per_actor"
+    )
 
 
 class Resources(Noun):
     """What the campaign runs on: each actor keeps one live model."""
 
-    actors: int = Field(2, ge=1, le=1024)
+    actors: int = Field(2, ge=1, le=1024, description="At most as many; fewer where campaigns share the cluster")
     cpus_per_actor: int = Field(1, ge=1, le=256)
-    gpus_per_actor: float = Field(0.0, ge=0, le=16)
+    gpus_per_actor: float = Field(0.0, ge=0, le=16, description="0.5: two actors on each GPU; above 1 a whole number")
     retries: int = Field(2, ge=0, le=10, description="How often a trial is run again after a fault")
+
+    @model_validator(mode="after")
+    def _gpus_can_be_given(self) -> "Resources":
+        gpus = self.gpus_per_actor
+        if 0 < gpus < MIN_GPU_SHARE or (gpus > 1 and gpus != int(gpus)):
+            allowed = f"0, {MIN_GPU_SHARE:g} to 1, or a whole number"
+            raise wrong("gpus_per_actor", gpus, "an actor gets a share of one GPU, or whole ones", allowed)
+        return self
 
 
 class CampaignSpec(Noun):
     """Everything that determines a campaign; locked when it is created."""
 
-    name: str = Field(min_length=1, max_length=100)
-    notes: str = Field("", max_length=10_000)
+    name: str = Field(min_length=1, max_length=MAX_NAME)
+    notes: str = Field("", max_length=MAX_NOTES)
     pool: PoolSpec
     space: Space = LinearSpace()
     objectives: tuple[Objective, ...] = Field(min_length=1, max_length=MAX_OBJECTIVES)
@@ -111,6 +172,9 @@ class CampaignSpec(Noun):
     strategy: Strategy = GpHypervolumeSearch()
     budget: Budget
     resources: Resources = Resources()
+    priority: int = Field(
+        DEFAULT_PRIORITY, ge=1, le=100, description="This campaign's share of the cluster relative to that of others"
+    )
     seed: int = Field(0, ge=0, lt=2**32)
 
     @property
@@ -151,6 +215,27 @@ class CampaignSpec(Noun):
             if constraint.is_relative and not self.baselines.parents:
                 field, value = f"{field}.max_loss_to_best_parent", constraint.max_loss_to_best_parent
                 raise wrong(field, value, "the parents must be scored to know the best", "baselines.parents: true")
+        return self
+
+    @model_validator(mode="after")
+    def _gpu_seconds_are_of_gpus(self) -> "CampaignSpec":
+        limit = self.budget.gpu_seconds
+        if limit is not None and not self.resources.gpus_per_actor:
+            message = "no actor has a GPU whose seconds could be counted"
+            raise wrong("budget.gpu_seconds", limit, message, "resources.gpus_per_actor above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _race_has_what_it_needs(self) -> "CampaignSpec":
+        racing = self.evaluation.racing
+        if racing is None:
+            return self
+        if all(objective.is_of_weights for objective in self.objectives):
+            message = "a race needs items, and the weights are measured without"
+            raise wrong("evaluation.racing", racing.rungs, message, "an objective on a task")
+        if racing.anchors and not self.baselines.parents:
+            message = "anchors are chosen by the outcomes of the parents"
+            raise wrong("evaluation.racing.anchors", True, message, "baselines.parents: true")
         return self
 
     @model_validator(mode="after")

@@ -39,11 +39,15 @@ class CampaignStep(StrEnum):
 
 
 class TrialState(StrEnum):
-    """Where a trial stands. `infeasible` is a bad point; `failed` is a fault that outlived its retries."""
+    """Where a trial stands.
+
+    `pruned` was stopped by a race, `infeasible` is a bad point, `failed` is a fault that outlived its retries.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
     COMPLETE = "complete"
+    PRUNED = "pruned"
     INFEASIBLE = "infeasible"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -59,6 +63,7 @@ class TrialStep(StrEnum):
 
     START = "start"
     COMPLETE = "complete"
+    PRUNE = "prune"
     REJECT = "reject"
     FAIL = "fail"
     RETRY = "retry"
@@ -104,12 +109,14 @@ TRIAL_STEPS: dict[TrialState, dict[TrialStep, TrialState]] = {
     },
     TrialState.RUNNING: {
         TrialStep.COMPLETE: TrialState.COMPLETE,
+        TrialStep.PRUNE: TrialState.PRUNED,
         TrialStep.REJECT: TrialState.INFEASIBLE,
         TrialStep.FAIL: TrialState.FAILED,
         TrialStep.RETRY: TrialState.QUEUED,
         TrialStep.CANCEL: TrialState.CANCELLED,
     },
     TrialState.COMPLETE: {},
+    TrialState.PRUNED: {},
     TrialState.INFEASIBLE: {},
     TrialState.FAILED: {},
     TrialState.CANCELLED: {},

@@ -44,6 +44,14 @@ class Timing(Noun):
     model_seconds: float = Field(ge=0)
     total_seconds: float = Field(ge=0)
 
+    def plus(self, other: "Timing") -> "Timing":
+        """Return the sum of both."""
+        return Timing(
+            merge_seconds=self.merge_seconds + other.merge_seconds,
+            model_seconds=self.model_seconds + other.model_seconds,
+            total_seconds=self.total_seconds + other.total_seconds,
+        )
+
 
 class Evaluated(Noun):
     """What an actor reports of a candidate that could be scored on one split.
@@ -76,4 +84,18 @@ class Trial(Noun):
 
     def value(self, objective: str, split: Split) -> float | None:
         """Return the measured value, or None when there is none."""
-        return next((m.value for m in self.measurements if m.objective == objective and m.split == split), None)
+        found = self._measured(objective, split)
+        return None if found is None else found.value
+
+    def expected(self, objective: str) -> float | None:
+        """Return the value on all search items: the estimate where a race stopped the trial, else what was measured.
+
+        None when there is neither.
+        """
+        found = self._measured(objective, "search")
+        if found is None:
+            return None
+        return found.value if found.estimate is None else found.estimate
+
+    def _measured(self, objective: str, split: Split) -> Measurement | None:
+        return next((m for m in self.measurements if m.objective == objective and m.split == split), None)

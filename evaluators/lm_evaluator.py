@@ -4,6 +4,7 @@ One command of `lm_eval` runs all requests of one type over all its tasks togeth
 reach the last digit of a loglikelihood. Objectives are therefore scored in *runs*: the tasks of one `num_fewshot`, in
 the order of the objectives, which is what one command can be told to do. `LmEvaluator.commands` writes them down. The
 number of CPU threads can reach the last digit too: it belongs to the conditions under which the numbers are equal.
+The same goes for items that are scored rung by rung: each rung is a run, or several, of its own.
 """
 
 import json
@@ -14,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from campaigns.errors import FieldError, InvalidSpec, unknown_name
-from campaigns.objectives import Measurement, Objective, Split
+from campaigns.objectives import Items, Measurement, Objective, Split
 from campaigns.spec import Evaluation
 from evaluators import splits
 from evaluators.inventory import versions
-from evaluators.protocol import content_digest, protocol_digest
 from evaluators.resident_lm import ResidentLM
+from evaluators.resident_split import ResidentSplit
 from evaluators.resident_task import ResidentTask
-from evaluators.run import Part, Run
+from evaluators.run import Part
 from evaluators.seeds import FEWSHOT_SEED, lm_eval_seeds
 from evaluators.task_loading import load_tasks
 
@@ -52,9 +53,9 @@ class LmEvaluator:
         self._seed = seed
         self._task_folders = tuple(task_folders)
         self._tasks: dict[str, Any] = {}
-        self._items: dict[str, splits.Items] = {}
+        self._items: dict[str, splits.SplitItems] = {}
         self._lm: ResidentLM | None = None
-        self._runs: dict[Split, list[Run]] = {}
+        self._splits: dict[Split, ResidentSplit] = {}
 
     def items(self, task: str) -> dict[Split, tuple[int, ...]]:
         """Return the indices of the task's documents per split, as `lm_eval --samples` takes them. Needs no model."""
@@ -66,37 +67,54 @@ class LmEvaluator:
         self._load()
         self._lm = ResidentLM(model, tokenizer, self._evaluation.batch_size)
         with lm_eval_seeds():
-            self._runs = {split: self._build_runs(self._lm, split) for split in SPLITS}
+            self._splits = {split: self._build_split(self._lm, split) for split in SPLITS}
 
-    def evaluate(self, split: Split) -> Scores:
+    def evaluate(self, split: Split, rungs: Sequence[Items] = ()) -> Scores:
         """Return the scores of the model's current weights on the items of `split`; a task without items has none.
 
-        Raises `BadCandidate` when the weights make logits or a metric that is not finite: that is never a score.
+        With `rungs`, disjoint sets of the split's items, the scores are those on the rungs' items together: what
+        lm-eval's aggregations make of the values of a run of each. Answers to a rung are remembered until
+        `weights_changed`, so that a call with one more rung answers that one alone. All rungs of a split together have
+        the protocol of the split; values differ from one run over it in what batches do to the last digits of a
+        loglikelihood, and where generations are sampled. Prompts are those of the split: examples that are drawn at
+        random stay the document's own, whatever rung it is in.
+        Raises `BadCandidate` when the weights make logits or a metric that is not finite: that is never a score; and
+        `InvalidSpec` where a rung has items that are not the split's, rungs share an item, or a task has none in any.
         """
-        if self._lm is None:
-            raise RuntimeError("prepare the evaluator first")
-        before = self._lm.model_seconds
-        found: dict[str, Measurement] = {}
-        for run in self._runs[split]:
-            with lm_eval_seeds():
-                found |= {measurement.objective: measurement for measurement in run.evaluate()}
+        lm, chosen = self._prepared(split)
+        before = lm.model_seconds
+        measured = chosen.measure_rungs(rungs) if rungs else chosen.measure()
+        found = {measurement.objective: measurement for measurement in measured}
         measurements = tuple(found[objective.name] for objective in self._objectives if objective.name in found)
-        return Scores(measurements, self._lm.model_seconds - before)
+        return Scores(measurements, lm.model_seconds - before)
 
-    def commands(self, split: Split, directory: Path) -> list[list[str]]:
+    def weights_changed(self) -> None:
+        """Forget the answers to rungs. To be called whenever the model's weights were written, or may have been."""
+        for split in self._splits.values():
+            split.forget()
+
+    def commands(self, split: Split, directory: Path, rung: Items | None = None) -> list[list[str]]:
         """Return the `lm_eval` commands, as argument lists, that give this evaluator's numbers for a saved model.
 
-        There is one per `num_fewshot` of the objectives, as a command has one for all its tasks.
+        There is one per `num_fewshot` of the objectives, as a command has one for all its tasks. They are for all items
+        of `split` or for those of `rung` alone, whose examples must not be drawn at random: lm-eval draws by how many
+        documents it has seen.
         """
+        lm, chosen = self._prepared(split)
+        runs = chosen.runs if rung is None else chosen.runs_of(rung)
+        dtype = str(lm.model.dtype).removeprefix("torch.")
+        return [self._command(run.parts, f"pretrained={directory},dtype={dtype}") for run in runs]
+
+    def _prepared(self, split: Split) -> tuple[ResidentLM, ResidentSplit]:
         if self._lm is None:
             raise RuntimeError("prepare the evaluator first")
-        dtype = str(self._lm.model.dtype).removeprefix("torch.")
-        return [self._command(run.tasks, split, f"pretrained={directory},dtype={dtype}") for run in self._runs[split]]
+        return self._lm, self._splits[split]
 
-    def _command(self, tasks: Sequence[str], split: Split, model_args: str) -> list[str]:
-        fewshot = next(objective.num_fewshot for objective in self._objectives if objective.task == tasks[0])
+    def _command(self, parts: Sequence[Part], model_args: str) -> list[str]:
+        tasks = [part.task.name for part in parts]
+        fewshot = parts[0].objectives[0].num_fewshot
         command = ["lm_eval", "--model", "hf", "--model_args", model_args, "--tasks", ",".join(tasks)]
-        command += ["--samples", json.dumps({task: self._items[task][split] for task in tasks})]
+        command += ["--samples", json.dumps({part.task.name: part.task.documents for part in parts})]
         command += ["--batch_size", str(self._evaluation.batch_size)]
         if sources := [path for task in tasks if (path := self._own_source(task))]:
             command += ["--include_path", os.path.commonpath(sources)]
@@ -133,29 +151,25 @@ class LmEvaluator:
             _set_fewshot(tasks[name], objective.num_fewshot)
         self._tasks = tasks
 
-    def _build_runs(self, lm: ResidentLM, split: Split) -> list[Run]:
+    def _build_split(self, lm: ResidentLM, split: Split) -> ResidentSplit:
         by_fewshot: dict[int | None, dict[str, list[Objective]]] = {}
         for _, objective in self._of_tasks():
             if self._items[objective.task][split]:
                 by_fewshot.setdefault(objective.num_fewshot, {}).setdefault(objective.task, []).append(objective)
-        return [
-            Run(split, [self._part(lm, split, name, own) for name, own in tasks.items()], lm)
-            for tasks in by_fewshot.values()
-        ]
+        groups = [[self._part(lm, split, name, own) for name, own in tasks.items()] for tasks in by_fewshot.values()]
+        return ResidentSplit(split, groups, lm)
 
     def _part(self, lm: ResidentLM, split: Split, name: str, objectives: Sequence[Objective]) -> Part:
         chat = self._evaluation.apply_chat_template
-        task, documents = self._tasks[name], self._items[name][split]
-        resident = ResidentTask(task, documents, lm, chat, FEWSHOT_SEED)
+        resident = ResidentTask(self._tasks[name], self._items[name][split], lm, chat, FEWSHOT_SEED)
         settings = {
             "batch_size": self._evaluation.batch_size,
             "dtype": str(lm.model.dtype),
+            "device": lm.device.type,
             "apply_chat_template": chat,
             "versions": versions(),
         }
-        content = content_digest(resident.requests)
-        protocols = [protocol_digest(objective, task, documents, content, settings) for objective in objectives]
-        return Part(resident, tuple(zip(objectives, protocols, strict=True)))
+        return Part(resident, tuple(objectives), settings)
 
 
 def _set_fewshot(task: Any, num_fewshot: int | None) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from campaigns.objectives import Objective
@@ -12,18 +12,18 @@ from campaigns.objectives import Objective
 PLACES = ("dataset_path", "dataset_name", "dataset_kwargs", "metadata", "custom_dataset")
 
 
-def content_digest(requests: list[Any]) -> str:
-    """Return the sha256 (hex) of lm-eval requests: their documents, prompts, answers and generation settings."""
-    content = [[request.doc_id, request.idx, request.doc, request.args] for request in requests]
-    return _digest(content)
+def content_digest(requests: Sequence[Any]) -> str:
+    """Return the sha256 (hex) of a document's lm-eval requests: document, prompts, answers and generation settings."""
+    return _digest([[request.idx, request.doc, request.args] for request in requests])
 
 
 def protocol_digest(
-    objective: Objective, task: Any, documents: tuple[int, ...], content: str, settings: Mapping[str, object]
+    objective: Objective, task: Any, documents: tuple[int, ...], contents: Sequence[str], settings: Mapping[str, object]
 ) -> str:
     """Return the sha256 (hex) of how `objective` is measured.
 
-    `content` is the requests' digest; `settings` has batch size, dtype, chat template and library versions.
+    `contents` are the digests of the documents' requests, in the order of `documents`; `settings` has batch size,
+    dtype, type of device, chat template and library versions.
     """
     configuration = {key: value for key, value in task.config.to_dict(keep_callable=True).items() if key not in PLACES}
     return _digest(
@@ -33,7 +33,7 @@ def protocol_digest(
             "metric": objective.metric,
             "filter": objective.filter,
             "documents": documents,
-            "content": content,
+            "contents": contents,
             "settings": dict(settings),
         }
     )

@@ -7,19 +7,24 @@ from typing import Any
 
 from lm_eval.api.task import ConfigurableTask
 
-RawMetrics = dict[tuple[str, str], list[Any]]
+from evaluators.protocol import content_digest
+
+RawMetrics = dict[tuple[str, str], dict[int, Any]]
+"""By (metric, filter): each document's value."""
 
 
 class ResidentTask:
     """A task's requests on some of its documents, and what lm-eval makes of the answers.
 
     `documents` are indices into the task's evaluation documents, in ascending order: lm-eval visits them in that order
-    whatever the order of `--samples`. `requests` are lm-eval's instances, in its order.
+    whatever the order of `--samples`. `requests` are lm-eval's instances, in its order; `contents` has the digest of
+    each document's requests.
     """
 
     def __init__(
         self, task: Any, documents: Sequence[int], lm: Any, apply_chat_template: bool, fewshot_seed: int
     ) -> None:
+        self.task = task
         self.name: str = task.task_name
         self.documents = tuple(documents)
         task.set_fewshot_seed(seed=fewshot_seed)  # the sampler goes on drawing: each split starts where a run would
@@ -31,14 +36,26 @@ class ResidentTask:
             chat_template=lm.apply_chat_template if apply_chat_template else None,
             tokenizer_name=lm.tokenizer_name if apply_chat_template else "",
         )
-        self.requests: list[Any] = task.instances
-        by_document: dict[int, list[Any]] = defaultdict(list)
-        for request in self.requests:
-            by_document[request.doc_id].append(request)
-        self._filters = task._filters
-        self._groups = [sorted(group, key=lambda request: request.idx) for group in by_document.values()]
+        self._groups: dict[int, list[Any]] = defaultdict(list)
+        for request in task.instances:
+            self._groups[self.documents[request.doc_id]].append(request)  # lm-eval counts among the chosen documents
+        self.contents = {document: content_digest(group) for document, group in self._groups.items()}
         self.aggregation: dict[str, Callable[[Sequence[Any]], Any]] = task.aggregation()
-        self._results = _remembering_results(task, [group[0].doc for group in self._groups])
+        self._results = _remembering_results(task, [group[0].doc for group in self._groups.values()])
+
+    @property
+    def requests(self) -> list[Any]:
+        """The requests of all documents."""
+        return [request for group in self._groups.values() for request in group]
+
+    def only(self, documents: Iterable[int]) -> "ResidentTask":
+        """Return the same task on some of its documents: the same requests, and none of them built again."""
+        kept = set(documents)
+        part = copy.copy(self)
+        part.documents = tuple(document for document in self.documents if document in kept)
+        part.contents = {document: digest for document, digest in self.contents.items() if document in kept}
+        part._groups = {document: group for document, group in self._groups.items() if document in kept}
+        return part
 
     def clear(self) -> None:
         """Forget the answers of the candidate before."""
@@ -47,20 +64,22 @@ class ResidentTask:
             request.filtered_resps = {}
 
     def score(self, filters: Iterable[str]) -> RawMetrics:
-        """Return each metric's values by (metric, filter), one per document in order, as `lm_eval` collects them.
+        """Return each document's values, in ascending order of the documents, as `lm_eval` collects them.
 
         The answers are in the requests' `resps` by now, one per repeat.
         """
+        requests = self.requests
         wanted = tuple(dict.fromkeys(filters))
-        for pipeline in self._filters:
+        for pipeline in self.task._filters:
             if pipeline.name in wanted:
-                pipeline.apply(self.requests)
-        raw: RawMetrics = defaultdict(list)
+                pipeline.apply(requests)
+        raw: RawMetrics = defaultdict(dict)
         for name in wanted:
-            for group in self._groups:
-                found = self._results(group[0].doc, [request.filtered_resps[name] for request in group])
+            for document, group in self._groups.items():
+                ordered = sorted(group, key=lambda request: request.idx)
+                found = self._results(group[0].doc, [request.filtered_resps[name] for request in ordered])
                 for metric, value in found.items():
-                    raw[metric, name].append(value)
+                    raw[metric, name][document] = value
         return raw
 
 

@@ -9,10 +9,10 @@ from campaigns.errors import FieldError, field_error
 from campaigns.objectives import Objective, Split
 from campaigns.spec import Evaluation
 
-Items = dict[Split, tuple[int, ...]]
+SplitItems = dict[Split, tuple[int, ...]]
 
 
-def draw(task: str, documents: int, search: int, holdout: int | None, seed: int) -> Items:
+def draw(task: str, documents: int, search: int, holdout: int | None, seed: int) -> SplitItems:
     """Return document indices per split: drawn without replacement, sorted, search first and holdout from the rest.
 
     `holdout` None takes all the others. The draw depends on `seed` and the task's name alone, so that adding an

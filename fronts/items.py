@@ -118,8 +118,13 @@ def _columns(objectives: Sequence[Objective], rows: list[list[Measurement]]) -> 
         values = np.array([m.value for m in measurements], dtype=float)
         shared = items.get(objective.task) if _have_outcomes(measurements) else None
         outcomes = None if not shared else np.array([_outcomes(m, shared) for m in measurements], dtype=float)
-        columns.append(Column(objective, values, outcomes, _tested(values, outcomes)))
+        columns.append(column_of(objective, values, outcomes))
     return tuple(columns)
+
+
+def column_of(objective: Objective, values: Floats, outcomes: Floats | None) -> Column:
+    """Return the column of values (trials) and outcomes (trials x items), which say together what is `tested`."""
+    return Column(objective, values, outcomes, _tested(values, outcomes))
 
 
 def _have_outcomes(measurements: list[Measurement]) -> bool:

@@ -18,13 +18,13 @@ APPROXIMATION_SAMPLES = 2**16
 
 
 def search_losses(objectives: tuple[Objective, ...], trial: Trial) -> Losses:
-    """Return the trial's losses on the search items, one per objective.
+    """Return the trial's losses on the search items, one per objective; those of a pruned trial are estimates.
 
-    Raises ValueError when an objective was not measured: a complete trial has them all.
+    Raises ValueError when an objective was not measured: a complete or pruned trial has them all.
     """
     losses = []
     for objective in objectives:
-        value = trial.value(objective.name, "search")
+        value = trial.expected(objective.name)
         if value is None:
             raise ValueError(f"trial {trial.id} has no search measurement of {objective.name}")
         losses.append(objective.loss(value))

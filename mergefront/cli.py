@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 
+from mergefront import lifecycle_commands, token_commands
 from mergefront.client import DEFAULT_URL, Client, RecipeFormat, Split
+from mergefront.options import Database, Home, LogFormatOption, Token, Url
 from mergefront.readable_errors import readable_errors
 from mergefront.settings import (
+    DEFAULT_BURST,
     DEFAULT_HOST,
     DEFAULT_PORT,
-    HOME_VARIABLE,
+    DEFAULT_REQUESTS_PER_SECOND,
     TOKEN_VARIABLE,
-    URL_VARIABLE,
     default_home,
     sqlite_url,
 )
@@ -26,12 +29,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(token_commands.app)
 console = Console()
 
-Url = Annotated[str, typer.Option("--url", envvar=URL_VARIABLE, help="Where the service listens.")]
-Token = Annotated[str | None, typer.Option("--token", envvar=TOKEN_VARIABLE, help="Bearer token of the service.")]
-Home = Annotated[Path | None, typer.Option(envvar=HOME_VARIABLE, help="Folder for database and caches.")]
-Database = Annotated[str | None, typer.Option(help="sqlite:///FILE or postgresql+psycopg://...; default: in the home.")]
 Tasks = Annotated[
     list[Path] | None, typer.Option(exists=True, file_okay=False, help="Folder with lm-eval task files; repeatable.")
 ]
@@ -54,8 +54,16 @@ def serve(  # noqa: PLR0913  one argument per option
     tasks: Tasks = None,
     hub_repository: Hub = None,
     ray_address: RayAddress = None,
-    token: Token = None,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar=TOKEN_VARIABLE, help="Token that may do everything, beside those of `mergefront token`."),
+    ] = None,
+    requests_per_second: Annotated[
+        float, typer.Option(min=0.001, help="What one token, or one address, may ask in the long run.")
+    ] = DEFAULT_REQUESTS_PER_SECOND,
+    burst: Annotated[int, typer.Option(min=1, help="What one token, or one address, may ask at once.")] = DEFAULT_BURST,
     worker: Annotated[bool, typer.Option(help="Run a worker beside the API.")] = True,
+    log_format: LogFormatOption = "text",
 ) -> None:
     """Serve the API and the dashboard, with a worker that runs campaigns."""
     from mergefront.service import ServiceOptions, start_service
@@ -69,19 +77,23 @@ def serve(  # noqa: PLR0913  one argument per option
         task_folders=tuple(tasks or ()),
         hub_repositories=tuple(hub_repository or ()),
         ray_address=ray_address,
-        token=token,
+        token=SecretStr(token) if token else None,
+        requests_per_second=requests_per_second,
+        burst=burst,
         with_worker=worker,
+        log_format=log_format,
     )
     with readable_errors():
         start_service(options)
 
 
 @app.command()
-def worker(
+def worker(  # noqa: PLR0913  one argument per option
     home: Home = None,
     database: Database = None,
     tasks: Tasks = None,
     ray_address: RayAddress = None,
+    log_format: LogFormatOption = "text",
     until_input_closes: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Run campaigns of a database until interrupted."""
@@ -97,7 +109,7 @@ def worker(
         ray_address=ray_address,
     )
     with readable_errors():
-        run_worker(settings, until_input_closes)
+        run_worker(settings, until_input_closes, log_format)
 
 
 @app.command()
@@ -153,7 +165,7 @@ def front(
 
 @app.command()
 def pull(trial: str, directory: Path, url: Url = DEFAULT_URL, token: Token = None) -> None:
-    """Download the merged checkpoint of TRIAL into DIRECTORY."""
+    """Download the merged checkpoint of TRIAL, an id or CAMPAIGN/best, into DIRECTORY; go on where it broke off."""
     from mergefront.progress import byte_progress
 
     with readable_errors(), Client(url, token) as client, byte_progress(console, f"pulling {trial}") as progress:
@@ -243,3 +255,6 @@ def demo(
 
     with readable_errors():
         run_demo(output, port, console)
+
+
+lifecycle_commands.add_commands(app)

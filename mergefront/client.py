@@ -2,10 +2,11 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -89,6 +90,26 @@ class Client:
         """Pause, resume, stop (drain and finish) or cancel a campaign."""
         return self._json("POST", f"/v1/campaigns/{campaign_id}/{step}")
 
+    def fork(self, campaign_id: str, changes: Mapping[str, Any], idempotency_key: str | None = None) -> Json:
+        """Create a campaign with the spec of another one, `changes` merged in, and its results imported; return it.
+
+        `changes` are a JSON merge patch: `{"budget": {"evaluations": 200}}`. A repeated call with one
+        `idempotency_key` creates it once.
+        """
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        path = f"/v1/campaigns/{campaign_id}/fork"
+        return self._json("POST", path, json=dict(changes), headers=headers, timeout=READ_EVERY_CHECKPOINT)
+
+    def queue_points(self, campaign_id: str, points: Sequence[Mapping[str, float | str]]) -> Json:
+        """Queue points beside the budget, each `{"weight.math": 0.6, ...}`; return their trials in `items`."""
+        document = {"points": [dict(point) for point in points]}
+        return self._json("POST", f"/v1/campaigns/{campaign_id}/points", json=document)
+
+    def delete(self, campaign_id: str, confirm: str | None = None) -> Json:
+        """Delete a campaign that is over, for good. Without its id or name in `confirm`, be told what would be lost."""
+        params = {} if confirm is None else {"confirm": confirm}
+        return self._json("DELETE", f"/v1/campaigns/{campaign_id}", params=params)
+
     def trials(self, campaign_id: str) -> Iterator[Json]:
         """Yield all trials of a campaign, by number."""
         after: int | None = -1
@@ -161,10 +182,17 @@ class Client:
     ) -> Path:
         """Download a trial's merged checkpoint into `directory`, which must not exist or be empty; return it.
 
-        `progress` is called with bytes done and in all.
+        `trial_id` may also be `<campaign>/best` or `<campaign>/knee`: the trial that this is now. A repeated call goes
+        on where an interrupted one ended; every file is checked by its digest. `progress` is called with bytes done and
+        in all.
         """
-        manifest = self._json("GET", f"/v1/checkpoints/{trial_id}")
-        return download_directory(self._http, manifest["files"], Path(directory), progress)
+        campaign_id, _, name = trial_id.partition("/")
+        if name in ("best", "knee"):
+            trial_id = self.best(campaign_id, by="knee" if name == "knee" else None)["id"]
+        path = f"/v1/checkpoints/{quote(trial_id, safe='')}"
+        return download_directory(
+            self._http, lambda: self._json("GET", path)["files"], Path(directory), progress, self._check
+        )
 
     def _json(self, method: str, path: str, **request: Any) -> Json:
         response = self._http.request(method, path, **request)

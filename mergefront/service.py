@@ -7,18 +7,28 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
 import psutil
 import uvicorn
-from pydantic import ValidationError
+from pydantic import Field, SecretStr, ValidationError
 
 from api import Settings, create_app
 from campaigns.errors import InvalidInput, from_validation
 from campaigns.noun import Noun
-from mergefront.settings import DEFAULT_HOST, DEFAULT_PORT, sqlite_url
+from mergefront.settings import (
+    DATABASE_VARIABLE,
+    DEFAULT_BURST,
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    DEFAULT_REQUESTS_PER_SECOND,
+    TOKEN_VARIABLE,
+    sqlite_url,
+)
+from mergefront.slow_headers import PunctualProtocol
+from mergefront.structured_logs import LogFormat, set_up_logs, take_over_loggers
 from optimizer.worker import WorkerProcess, WorkerSettings
 
 POLL_SECONDS = 0.2
@@ -36,7 +46,8 @@ class WorkerSupervisor:
     and the worker ends too, so that a service that was killed leaves no orphan that holds its campaigns.
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._environment = environment
         self._command = [sys.executable, "-m", "mergefront", "worker", "--until-input-closes", *arguments]
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, name="worker-supervisor", daemon=True)
@@ -52,7 +63,9 @@ class WorkerSupervisor:
 
     def _keep_alive(self) -> None:
         while not self._stopping.is_set():
-            with subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True) as worker:
+            with subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, start_new_session=True, env=self._environment
+            ) as worker:
                 self._wait(worker)
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(worker.pid, signal.SIGKILL)  # what Ray leaves of a worker that was killed
@@ -74,17 +87,21 @@ class ServiceOptions(Noun):
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     home: Path
-    database_url: str | None = None
+    database_url: str | None = Field(None, repr=False)
     model_roots: tuple[Path, ...] = ()
     task_folders: tuple[Path, ...] = ()
     hub_repositories: tuple[str, ...] = ()
     ray_address: str | None = None
-    token: str | None = None
+    token: SecretStr | None = None
+    requests_per_second: float = DEFAULT_REQUESTS_PER_SECOND
+    burst: int = DEFAULT_BURST
     with_worker: bool = True
+    log_format: LogFormat = "text"
 
 
 def start_service(options: ServiceOptions) -> None:
     """Serve until interrupted. Raises `InvalidInput` for settings that are wrong or unsafe."""
+    set_up_logs(options.log_format)
     home = options.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
     database_url = options.database_url or sqlite_url(home)
@@ -97,6 +114,8 @@ def start_service(options: ServiceOptions) -> None:
             host=options.host,
             port=options.port,
             token=options.token,
+            requests_per_second=options.requests_per_second,
+            burst=options.burst,
         )
     except ValidationError as error:
         raise from_validation(error, kind=InvalidInput) from None
@@ -106,11 +125,18 @@ def start_service(options: ServiceOptions) -> None:
             application,
             host=options.host,
             port=options.port,
+            http=PunctualProtocol,
+            ws="none",
+            server_header=False,
+            access_log=False,  # it would print queries, where people put secrets by mistake; `api.request_log` does not
+            log_config=None,
             log_level="warning",
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )
-    supervisor = WorkerSupervisor(worker_arguments(options, home, database_url)) if options.with_worker else None
+    supervisor = None
+    if options.with_worker:
+        supervisor = WorkerSupervisor(worker_arguments(options, home), worker_environment(database_url))
     signal.signal(signal.SIGTERM, _exit)  # uvicorn raises the signal again once it has shut down
     if supervisor is not None:
         supervisor.start()
@@ -125,9 +151,18 @@ def _exit(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def worker_arguments(options: ServiceOptions, home: Path, database_url: str) -> list[str]:
+def worker_environment(database_url: str) -> dict[str, str]:
+    """Return the environment of the worker that goes with the service.
+
+    The URL, which may hold a password, is kept out of the list of processes, and the token out of the worker.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+    return environment | {DATABASE_VARIABLE: database_url}
+
+
+def worker_arguments(options: ServiceOptions, home: Path) -> list[str]:
     """Return the command line of the worker that goes with the service."""
-    arguments = ["--home", str(home), "--database", database_url]
+    arguments = ["--home", str(home), "--log-format", options.log_format]
     for folder in options.task_folders:
         arguments += ["--tasks", str(folder.resolve())]
     if options.ray_address is not None:
@@ -135,8 +170,9 @@ def worker_arguments(options: ServiceOptions, home: Path, database_url: str) -> 
     return arguments
 
 
-def run_worker(settings: WorkerSettings, until_input_closes: bool) -> None:
+def run_worker(settings: WorkerSettings, until_input_closes: bool, log_format: LogFormat = "text") -> None:
     """Run a worker until SIGTERM, SIGINT or, if asked for, the end of standard input."""
+    set_up_logs(log_format)
     worker = WorkerProcess(settings)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -145,6 +181,7 @@ def run_worker(settings: WorkerSettings, until_input_closes: bool) -> None:
     if until_input_closes:
         threading.Thread(target=_die_with_input, daemon=True).start()
     worker.start()
+    take_over_loggers()
     signal.signal(signal.SIGTERM, stop)  # only now: Ray sets a handler of its own when it starts
     signal.signal(signal.SIGINT, stop)
     worker.run()

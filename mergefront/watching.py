@@ -69,7 +69,8 @@ def look(campaign: Json, front: Json) -> Glance:
 
 def _found(campaign: Json, front: Json, seconds_left: float | None) -> str:
     summary = campaign["summary"]
-    parts = []
+    pruned = campaign["trial_counts"].get("pruned", 0)
+    parts = [f"{pruned} pruned"] if pruned else []
     if summary["hypervolume"] is not None:
         parts.append(f"hypervolume {summary['hypervolume']:.4f}")
     recommended = summary["recommendation"]

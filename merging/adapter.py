@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import regex  # type: ignore[import-untyped]
 import torch
 
 from campaigns.errors import FieldError, InvalidCheckpoint, field_error
@@ -53,6 +54,8 @@ KEPT_BASE = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 BLOCK_ELEMENTS = 1 << 15
 """Elements that are added up at once: their intermediates stay in the cache."""
 SHOWN_NAMES = 3
+MATCH_SECONDS = 1.0
+"""How long one regular expression of an adapter may try one name: some would try for years."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,13 @@ class LoraAdapter:
         halves = [module for module, sides in pairs.items() if len(sides) == 1]
         self._refuse_tensors(halves, "lora_A without lora_B, or the other way round")
         for module, sides in pairs.items():
-            if len(sides) == 2:
-                self._add_pair(module, sides["A"], sides["B"])
+            try:
+                if len(sides) == 2:
+                    self._add_pair(module, sides["A"], sides["B"])
+            except TimeoutError:
+                message = f"{ADAPTER_CONFIG}: a regular expression takes more than {MATCH_SECONDS:g} s on this name"
+                self._errors.append(field_error(self.field, module, message, "one without nested repetitions"))
+                break
         if not self.stored:
             self._refuse_tensors([str(self.path)], "the adapter has no tensors")
 
@@ -318,8 +326,8 @@ def _are_targets(targets: Any) -> bool:
 
 def _compiles(pattern: str) -> bool:
     try:
-        re.compile(pattern)
-    except (re.error, RecursionError):
+        regex.compile(pattern)
+    except (regex.error, RecursionError):
         return False
     return True
 
@@ -327,7 +335,7 @@ def _compiles(pattern: str) -> bool:
 def _of_module(config: dict[str, Any], key: str, patterns: str, module: str) -> Any:
     """Return a module's rank or alpha: of the first pattern that matches the end of its name, else the usual one."""
     table = config.get(patterns) or {}
-    found = next((p for p in table if re.fullmatch(rf"(.*\.)?({p})", module)), None)
+    found = next((p for p in table if _matches(rf"(.*\.)?({p})", module)), None)
     return config.get(key) if found is None else table[found]
 
 
@@ -335,5 +343,10 @@ def _is_target(module: str, targets: str | Iterable[str] | None) -> bool:
     if targets is None or targets == "all-linear":
         return True
     if isinstance(targets, str):
-        return re.fullmatch(targets, module) is not None
+        return _matches(targets, module)
     return any(module == target or module.endswith(f".{target}") for target in targets)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Say whether the whole name matches; other threads go on meanwhile. Raises TimeoutError after `MATCH_SECONDS`."""
+    return regex.fullmatch(pattern, name, timeout=MATCH_SECONDS, concurrent=True) is not None

@@ -33,6 +33,10 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+MAX_DOCUMENT_BYTES = 256 << 20
+"""How long a configuration, index or tokenizer file may be; all of it is read at once."""
+CODE_SETTINGS = ("attn_implementation", "experts_implementation", "transformers_weights")
+"""Settings of config.json by which transformers fetches kernels, which are code, or reads other weights."""
 COMPANIONS = ("generation_config.json", *TOKENIZER_FILES)
 """What a merge takes from its template beside the configuration."""
 
@@ -45,13 +49,15 @@ class CheckpointFiles:
     tensors are what its pool makes of them (`merging.vocabulary`): some may be shorter, or lie in files of others.
     Raises `InvalidCheckpoint`, with `field` and everything that is wrong, for a directory without safetensors (pickles
     are named as such), a missing or unreadable configuration, missing shards, truncated or corrupt files, tensors of
-    types that cannot be merged, and for a directory that holds an adapter as well, as transformers would load that.
+    types that cannot be merged, configurations that name code or weights of others, and for a directory that holds an
+    adapter as well, as transformers would load that.
     """
 
     def __init__(self, path: Path, field: str = "path") -> None:
         self.path = path
         self.field = field
         self.tensors: dict[str, TensorInfo] = {}
+        self.shards: list[Path] = []
         self._maps: dict[Path, mmap.mmap] = {}
         errors: list[FieldError] = []
         if not path.is_dir():
@@ -64,6 +70,8 @@ class CheckpointFiles:
             allowed = "unquantized checkpoints"
             value = self.config["quantization_config"]
             errors.append(field_error(field, value, f"{path.name} is quantized and cannot be merged", allowed))
+        self._refuse_settings(errors)
+        self._check_companions(errors)
         promised = self._promised_tensors(errors)
         self.shards = sorted(self.path / name for name in promised)
         for shard in self.shards:
@@ -108,6 +116,27 @@ class CheckpointFiles:
             return torch.empty(0, dtype=TORCH_DTYPES[dtype])
         return torch.frombuffer(self._map(file), dtype=TORCH_DTYPES[dtype], offset=start, count=count)
 
+    def _refuse_settings(self, errors: list[FieldError]) -> None:
+        """Refuse settings that name code of others, in the configuration and in those inside of it."""
+        pending = [self.config]
+        while pending:
+            for key, value in pending.pop().items():
+                if key.lstrip("_") not in CODE_SETTINGS:
+                    pending += [value] if isinstance(value, dict) else []
+                elif "/" in str(value) or key == "transformers_weights":
+                    message = f"{CONFIG}: {key} names code or weights from elsewhere, which are never loaded"
+                    errors.append(field_error(self.field, value, message, "a configuration without it"))
+
+    def _check_companions(self, errors: list[FieldError]) -> None:
+        for name, file in self.files.items():
+            if name not in COMPANIONS:
+                continue
+            if not _is_file(file):
+                errors.append(field_error(self.field, str(file), f"{name} is no file that can be read"))
+            elif file.stat().st_size > MAX_DOCUMENT_BYTES:
+                allowed = f"at most {MAX_DOCUMENT_BYTES} bytes"
+                errors.append(field_error(self.field, file.stat().st_size, f"{name} has too many bytes", allowed))
+
     def _map(self, file: Path) -> mmap.mmap:
         if file not in self._maps:
             self._maps[file] = map_file(file)
@@ -145,7 +174,7 @@ class CheckpointFiles:
             allowed = "names of .safetensors files in the same directory"
             errors.append(field_error(self.field, name, f"{INDEX} names a file that is not allowed", allowed))
             return False
-        if not file.is_file():
+        if not _is_file(file):
             errors.append(field_error(self.field, str(file), "a shard that the index names is missing"))
             return False
         return True
@@ -171,9 +200,18 @@ class CheckpointFiles:
             errors.append(field_error(self.field, name, f"{shard.name}: the index promises a tensor that is not there"))
 
 
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
 def read_json(path: Path, name: str, field: str, errors: list[FieldError]) -> dict[str, Any]:
     """Return the JSON object in file `name` of directory `path`; {} and a new error when there is none."""
     try:
+        if (path / name).stat().st_size > MAX_DOCUMENT_BYTES:
+            raise ValueError(f"longer than {MAX_DOCUMENT_BYTES} bytes")
         document = json.loads((path / name).read_bytes())
         json.dumps(document, ensure_ascii=False).encode()  # JSON can spell halves of characters, which no file can hold
     except FileNotFoundError:

@@ -34,7 +34,7 @@ def inspect_checkpoint(
     Raises `InvalidCheckpoint` with `field` for what `CheckpointFiles` refuses, NaN or infinite weights (naming the
     tensors), and files that change while they are read.
     """
-    return _inspected(CheckpointFiles(path, field), name, cache_file, progress)
+    return inspect_files(CheckpointFiles(path, field), name, cache_file, progress)
 
 
 def inspect_adapter(
@@ -45,14 +45,16 @@ def inspect_adapter(
     Its digest is made of that of its files and of the base's; its tensors are kept under `cache_dir`. Raises
     `InvalidCheckpoint` as `inspect_checkpoint` does.
     """
-    own = _inspected(adapter, name, cache_dir / CACHE_NAME, progress)
+    own = inspect_files(adapter, name, cache_dir / CACHE_NAME, progress)
     digest = hashlib.sha256(f"lora\0{own.digest}\0{base_digest}\n".encode()).hexdigest()
-    return own.replace(digest=digest, merged_file=str(cache_dir / ADAPTERS / f"{digest}.safetensors"))
+    merged_file = str(cache_dir / ADAPTERS / f"{digest}.safetensors")
+    return own.replace(digest=digest, content_digest=own.digest, merged_file=merged_file)
 
 
-def _inspected(
-    files: CheckpointFiles | LoraAdapter, name: str, cache_file: Path | None, progress: Progress | None
+def inspect_files(
+    files: CheckpointFiles | LoraAdapter, name: str, cache_file: Path | None, progress: Progress | None = None
 ) -> Checkpoint:
+    """Return what `files` are by their own content, as `inspect_checkpoint` does."""
     before = stamp_of(files.files)
     size_bytes = sum(file.stat().st_size for file in files.files.values())
     cache = InspectionCache(cache_file)

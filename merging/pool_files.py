@@ -1,5 +1,6 @@
 """The files of a whole pool, opened lazily and guarded against changes on disk."""
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from merging.calibration import CalibrationStatistics
 from merging.calibration.pool_statistics import PoolStatistics
 from merging.checkpoint import CheckpointFiles
 from merging.dtypes import MERGED
-from merging.inspection import stamp_of
+from merging.inspection import inspect_files, stamp_of
 from merging.pool_lookups import PoolLookups
 from merging.recipe_report import idle_rules, recipe_errors
 from merging.vocabulary import fitted, fixed_tensors
 
 BASE_FIELD = "pool.base.path"
+COPIES = "copies"
+"""The folder of the cache that holds the content digests of copies, in one file per machine."""
 
 
 class PoolFiles:
@@ -24,16 +27,21 @@ class PoolFiles:
 
     `checkpoints` are as the pool sees them: adapters merged into the base, vocabularies of the template's size.
     Nothing is read but headers; `lookups` keeps under `cache_dir` what merges find out about the tensors. Raises
-    `InvalidCheckpoint` when a checkpoint is gone or is not what it was when the pool was inspected.
+    `InvalidCheckpoint` when a checkpoint is gone or is not what it was when the pool was inspected. A machine that has
+    copies of its own knows them `by_content`: files with other times are read through once, and are what they were if
+    their digest says so.
     """
 
-    def __init__(self, pool: Pool, cache_dir: Path | None = None) -> None:
+    def __init__(self, pool: Pool, cache_dir: Path | None = None, by_content: bool = False) -> None:
         self.pool = pool
         self._fields = {f"pool.checkpoints.{i}.path": checkpoint for i, checkpoint in enumerate(pool.checkpoints)}
         if pool.base is not None:
             self._fields[BASE_FIELD] = pool.base
         self._files = _open(self._fields)
         self._statistics = PoolStatistics(pool)
+        self._stamps = {field: checkpoint.stamp for field, checkpoint in self._fields.items()}
+        if by_content:
+            self._accept_copies(cache_dir)
         self.verify()
         whole = {field: _whole(self._files[field], checkpoint) for field, checkpoint in self._fields.items()}
         template = next(whole[field] for field, c in self._fields.items() if c is pool.template)
@@ -70,12 +78,21 @@ class PoolFiles:
         """Raise `InvalidCheckpoint` naming every checkpoint and statistics file that changed since its inspection."""
         errors: list[FieldError] = []
         for field, checkpoint in self._fields.items():
-            if stamp_of(self._files[field].files) != checkpoint.stamp:
+            if stamp_of(self._files[field].files) != self._stamps[field]:
                 message = f"checkpoint {checkpoint.name!r} changed on disk after it was inspected"
                 errors.append(field_error(field, checkpoint.path, message, "the files as they were; inspect it again"))
         errors += self._statistics.changes()
         if errors:
             raise InvalidCheckpoint(errors)
+
+    def _accept_copies(self, cache_dir: Path | None) -> None:
+        """Go by this machine's stamps from now on, for the checkpoints whose content is what was inspected."""
+        cache_file = None if cache_dir is None else cache_dir / COPIES / f"{socket.gethostname()}.json"
+        for field, checkpoint in self._fields.items():
+            if stamp_of(self._files[field].files) != checkpoint.stamp:
+                found = inspect_files(self._files[field], checkpoint.name, cache_file)
+                if found.digest == (checkpoint.content_digest or checkpoint.digest):
+                    self._stamps[field] = found.stamp
 
     def check(self, recipe: Recipe) -> None:
         """Raise `InvalidInput` naming everything that keeps `recipe` from being made of this pool."""

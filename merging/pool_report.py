@@ -113,7 +113,7 @@ def _pool(spec: PoolSpec, found: list[Member]) -> Pool:
         raise MisfitPool(errors)
     fixed = fixed_tensors([files for files, _ in found], template, spec.embeddings)
     checkpoints = [
-        checkpoint.replace(digest=digest_in_pool(checkpoint.digest, files, template, spec.embeddings, fixed))
+        _with_digest(checkpoint, digest_in_pool(checkpoint.digest, files, template, spec.embeddings, fixed))
         for files, checkpoint in found
     ]
     base = checkpoints.pop(0) if spec.base is not None else None
@@ -128,6 +128,12 @@ def _pool(spec: PoolSpec, found: list[Member]) -> Pool:
         embeddings=spec.embeddings,
         layers=_layers(template),
     )
+
+
+def _with_digest(checkpoint: Checkpoint, digest: str) -> Checkpoint:
+    if digest == checkpoint.digest:
+        return checkpoint
+    return checkpoint.replace(digest=digest, content_digest=checkpoint.content_digest or checkpoint.digest)
 
 
 def _layers(files: CheckpointFiles) -> int | None:

@@ -62,16 +62,21 @@ WEIGHTS_METRICS = {"delta_l1": LiveModel.delta_l1}
 
 
 class CandidateEvaluator:
-    """Merges each candidate into one resident model and scores it there. Tasks and requests are built once."""
+    """Merges each candidate into one resident model and scores it there. Tasks and requests are built once.
+
+    A job in rungs whose recipe is the live one is not merged again, and only its new rungs are answered. The recipe
+    counts as live from a job that was scored until the next job begins, so nothing half done is ever built upon.
+    """
 
     def __init__(self, setup: EvaluationSetup) -> None:
         torch.set_num_threads(setup.threads)
-        files = PoolFiles(setup.pool, None if setup.cache_dir is None else Path(setup.cache_dir))
+        files = PoolFiles(setup.pool, None if setup.cache_dir is None else Path(setup.cache_dir), by_content=True)
         self._setup = setup
         self._live = LiveModel(files, setup.pool.dtype, setup.device)
         folders = [Path(folder) for folder in setup.task_folders]
         self._evaluator = LmEvaluator(setup.objectives, setup.evaluation, setup.seed, folders)
         self._evaluator.prepare(self._live.model, self._live.tokenizer)
+        self._live_recipe: str | None = None
 
     def evaluate(self, job: Job) -> JobResult:
         """Return the job's result. Whatever goes wrong beside the candidate is a fault, and never a score."""
@@ -84,18 +89,28 @@ class CandidateEvaluator:
 
     def _score(self, job: Job) -> Evaluated:
         started = time.perf_counter()
-        merge_seconds = self._live.write(job.recipe)
-        scores = self._evaluator.evaluate(job.split)
+        merge_seconds = self._make_live(job)
+        scores = self._evaluator.evaluate(job.split, job.rungs)
         found = {measurement.objective: measurement for measurement in scores.measurements}
         if found or job.split == "search":  # a split without items left has nothing that the weights would go beside
             found |= {o.name: self._of_weights(o, job.split) for o in self._setup.objectives if o.is_of_weights}
         measurements = tuple(found[o.name] for o in self._setup.objectives if o.name in found)
+        self._live_recipe = job.recipe.digest
         timing = Timing(
             merge_seconds=merge_seconds,
             model_seconds=scores.model_seconds,
             total_seconds=time.perf_counter() - started,
         )
         return Evaluated(measurements=measurements, timing=timing)
+
+    def _make_live(self, job: Job) -> float:
+        """Write the job's merge unless the job goes on with the one that is live; return the seconds it took."""
+        live, self._live_recipe = self._live_recipe, None
+        if job.rungs and job.recipe.digest == live:
+            self._live.pool_files.verify()  # a source that changed on disk must not be scored as what it was
+            return 0.0
+        self._evaluator.weights_changed()
+        return self._live.write(job.recipe)
 
     def _of_weights(self, objective: Objective, split: Split) -> Measurement:
         """Measure the live weights: exact, and the same on both splits."""

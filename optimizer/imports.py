@@ -4,11 +4,13 @@ A trial is taken over where its recipe can be made of this pool, every objective
 protocol, and a point of this space makes the recipe. Nothing is evaluated again.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from campaigns.campaign import Campaign, ImportReport
+from campaigns.errors import Gone
 from campaigns.methods import LinearMerge, TaskArithmeticMerge
 from campaigns.pools import Pool
 from campaigns.recipe import Recipe
@@ -19,6 +21,8 @@ from optimizer.trial_book import TrialBook
 from search_spaces import SearchSpace
 from storage import ImportedResult, Store
 
+logger = logging.getLogger(__name__)
+
 READ_AT_ONCE = 1000  # a statement may name 32,766 trials in SQLite, 65,535 in PostgreSQL
 
 
@@ -27,17 +31,24 @@ def results(
 ) -> tuple[list[ImportedResult], ImportReport]:
     """Return what `campaign` takes over of the campaigns that its spec names, in the order of telling, and the report.
 
-    `first` is a complete trial that was evaluated here: it says what this campaign's protocols are.
+    `first` is a complete trial that was evaluated here: it says what this campaign's protocols are. What has been
+    deleted since the launch is passed over.
     """
     importer = Importer(campaign, space, book, first)
     found: list[ImportedResult] = []
     number = len(book)
     for other_id in campaign.spec.warm_start.import_from:
-        taken = importer.take(store.campaign(other_id), store.trials(other_id))
+        try:
+            taken = importer.take(store.campaign(other_id), store.trials(other_id))
+        except Gone:
+            logger.warning("campaign %s: nothing is imported from %s, which has been deleted", campaign.id, other_id)
+            continue
         for start in range(0, len(taken), READ_AT_ONCE):
             batch = taken[start : start + READ_AT_ONCE]
             sources = {t.id: t for t in store.trials_with_ids([each.source for each in batch], with_outcomes=True)}
             for each in batch:
+                if each.source not in sources:
+                    continue  # deleted this very moment
                 trial_id = each.into or f"{campaign.id}-{number}"
                 number += each.into is None
                 found.append(ImportedResult(trial_id, each.candidate, _evaluated(campaign, sources[each.source])))

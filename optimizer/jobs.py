@@ -5,17 +5,22 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from campaigns.noun import Noun
-from campaigns.objectives import Split
+from campaigns.objectives import Items, Split
 from campaigns.recipe import Recipe
 from campaigns.trial import Evaluated
 
 
 class Job(Noun):
-    """Merge `recipe` and score it on the items of `split`, for one trial."""
+    """Merge `recipe` and score it on items of `split`, for one trial.
+
+    Without `rungs` these are all items of the split, in one run. With rungs, which have no item in common, they are the
+    rungs' items, each rung in a run of its own, so that a trial that goes on has its earlier rungs' answers already.
+    """
 
     trial_id: str
     recipe: Recipe
     split: Split
+    rungs: tuple[Items, ...] = ()
 
 
 class Scored(Noun):

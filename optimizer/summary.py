@@ -1,6 +1,8 @@
 """The state of the search after each tell: front, frozen reference point, hypervolume, recommendation."""
 
-from campaigns.campaign import ImportReport, Recommendation, SearchSummary
+from collections.abc import Collection
+
+from campaigns.campaign import ImportReport, Recommendation, RungReport, SearchSummary
 from campaigns.spec import CampaignSpec
 from campaigns.states import TrialState
 from campaigns.trial import Trial
@@ -14,15 +16,21 @@ UNSCORED = (TrialState.INFEASIBLE, TrialState.FAILED)
 
 
 class RunningSummary:
-    """The summary over trials as they come. What one trial costs grows with the front, not with their number."""
+    """The summary over trials as they come. What one trial costs grows with the front, not with their number.
 
-    def __init__(self, spec: CampaignSpec) -> None:
+    `imports` and `racing` are told by the loop, and handed on in the summary. The reference point is made of the
+    baselines with one of `first_recipes`, of all when it is None: a point that is queued later must not move it.
+    """
+
+    def __init__(self, spec: CampaignSpec, first_recipes: Collection[str] | None = None) -> None:
         self._spec = spec
+        self._first_recipes = first_recipes
         self._archive = ParetoArchive(spec)
         self._baselines: dict[str, Trial] = {}
         self._earliest: dict[str, Trial] = {}
         self._reference_point: Losses | None = None
-        self._imports: ImportReport | None = None
+        self.imports: ImportReport | None = None
+        self.racing: tuple[RungReport, ...] = ()
         self._summary: SearchSummary | None = None
 
     def add(self, trial: Trial) -> None:
@@ -36,23 +44,22 @@ class RunningSummary:
             self._summary = None
 
     @property
-    def imports(self) -> ImportReport | None:
-        """What was imported; None until then."""
-        return self._imports
-
-    @imports.setter
-    def imports(self, report: ImportReport | None) -> None:
-        self._imports, self._summary = report, None
+    def front_losses(self) -> list[Losses]:
+        """The losses on the search items of the trials on the front, in no particular order."""
+        return self._archive.losses
 
     def summary(self) -> SearchSummary:
         """Return front, hypervolume and recommendation of the complete trials, by their values on search items."""
         if self._summary is None:
             self._summary = self._made()
+        reports = {"imports": self.imports, "racing": self.racing}
+        if any(getattr(self._summary, name) != report for name, report in reports.items()):
+            self._summary = self._summary.replace(**reports)
         return self._summary
 
     def _made(self) -> SearchSummary:
         if not len(self._archive):
-            return SearchSummary(imports=self._imports)
+            return SearchSummary()
         self._reference_point = self._reference_point or self._found_reference_point()
         volume = None if self._reference_point is None else hypervolume(self._archive.losses, self._reference_point)
         front = self._archive.front
@@ -61,12 +68,11 @@ class RunningSummary:
             reference_point=self._reference_point,
             hypervolume=volume,
             recommendation=self._recommendation(front),
-            imports=self._imports,
         )
 
     def _found_reference_point(self) -> Losses | None:
         """Return what depends on the first trials alone; None until they are all there and final."""
-        first = [t for t in self._baselines.values() if t.state not in UNSCORED and not is_greedy_soup(t.candidate)]
+        first = [t for t in self._baselines.values() if t.state not in UNSCORED and self._is_first(t)]
         if not first:
             first = list(self._earliest.values())
             if len(first) < min(FIRST_TRIALS, self._spec.budget.evaluations):
@@ -75,6 +81,10 @@ class RunningSummary:
         if not scored or not all(trial.state.is_final for trial in first):
             return None
         return frozen_reference_point(scored)
+
+    def _is_first(self, baseline: Trial) -> bool:
+        is_of_spec = self._first_recipes is None or baseline.candidate.recipe.digest in self._first_recipes
+        return is_of_spec and not is_greedy_soup(baseline.candidate)
 
     def _recommendation(self, front: list[Trial]) -> Recommendation | None:
         if front:

@@ -1,36 +1,41 @@
 """What the loop knows of its trials: a copy of the database, kept up to date by every answer of the store."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from campaigns.campaign import ImportReport, SearchSummary
+from campaigns.campaign import ImportReport, RungReport, SearchSummary
 from campaigns.constraints import Limits, limits
 from campaigns.methods import LinearMerge
 from campaigns.objectives import macro_average
 from campaigns.spec import CampaignSpec
 from campaigns.states import TrialState
 from campaigns.trial import Point, Trial
-from fronts.pareto import search_losses
+from fronts.pareto import Losses, search_losses
 from optimizer.greedy_soup import GreedySoup, Members, greedy_soup, is_greedy_soup
 from optimizer.strategies import Observation
 from optimizer.summary import RunningSummary
 
 AVERAGES = ("parent", "soup")
+SCORED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class TrialBook:
     """The trials of one campaign by id, and the questions that the loop asks about them.
 
-    What an answer costs depends on the trials that it is about, not on how many there are.
+    What an answer costs depends on the trials that it is about, not on how many there are. `first_recipes` has the
+    digests of what the search began with: the reference point is made of those baselines, and of all when it is None.
     """
 
-    def __init__(self, spec: CampaignSpec) -> None:
+    def __init__(self, spec: CampaignSpec, first_recipes: Collection[str] | None = None) -> None:
         self._spec = spec
         self._trials: dict[str, Trial] = {}
         self._in_state: dict[TrialState, dict[str, Trial]] = {state: {} for state in TrialState}
         self._baselines: dict[str, Trial] = {}
         self._recipes: dict[str, str] = {}
         self._candidates = 0
-        self._summary = RunningSummary(spec)
+        self._summary = RunningSummary(spec, first_recipes)
+        self._tasks = {o.name: o.task for o in spec.objectives if not o.is_of_weights}
+        self._item_evaluations = 0
+        self._search_seconds = 0.0
 
     def __getitem__(self, trial_id: str) -> Trial:
         return self._trials[trial_id]
@@ -50,6 +55,7 @@ class TrialBook:
                 self._recipes.setdefault(trial.candidate.recipe.digest, trial.id)
             else:
                 del self._in_state[known.state][trial.id]
+            self._spend(known, trial)
             self._trials[trial.id] = self._in_state[trial.state][trial.id] = trial
             if trial.candidate.is_baseline:
                 self._baselines[trial.id] = trial
@@ -67,6 +73,30 @@ class TrialBook:
     def candidate_count(self) -> int:
         """How many trials the strategy proposed, whatever became of them."""
         return self._candidates
+
+    @property
+    def item_evaluations(self) -> int:
+        """How many search items of tasks trials were scored on here; the metrics of a task share its items."""
+        return self._item_evaluations
+
+    @property
+    def search_seconds(self) -> float:
+        """How many seconds actors spent on search items, of the trials that have a result."""
+        return self._search_seconds
+
+    def _spend(self, known: Trial | None, trial: Trial) -> None:
+        self._item_evaluations += self._items(trial) - (0 if known is None else self._items(known))
+        self._search_seconds += _seconds(trial) - (0.0 if known is None else _seconds(known))
+
+    def _items(self, trial: Trial) -> int:
+        if not trial.attempts:
+            return 0
+        items: dict[str, int] = {}
+        for measurement in trial.measurements:
+            if measurement.split == "search" and measurement.objective in self._tasks:
+                task = self._tasks[measurement.objective]
+                items[task] = max(items.get(task, 0), measurement.items)
+        return sum(items.values())
 
     @property
     def is_drained(self) -> bool:
@@ -102,14 +132,22 @@ class TrialBook:
         return [self._observed(trial, known) for _, trial in sorted(told, key=lambda pair: pair[0])]
 
     def observation(self, trial: Trial) -> Observation:
-        """Return the trial, not yet written, as a strategy sees it after all that are: without losses if infeasible."""
+        """Return the trial, not yet written, as a strategy sees it after all that are.
+
+        Without losses if it is infeasible; with those that are expected on all items if a race stopped it.
+        """
         return self._observed(trial, limits(self._spec.constraints, self._spec.objectives, self._baselines.values()))
 
     def _observed(self, trial: Trial, known: Limits) -> Observation:
-        if trial.state is not TrialState.COMPLETE:
+        if trial.state not in SCORED:
             return Observation(trial.candidate.point, None)
         known.learn(trial)
         return Observation(trial.candidate.point, search_losses(self._spec.objectives, trial), known.of(trial))
+
+    @property
+    def front_losses(self) -> list[Losses]:
+        """The losses on the search items of the trials on the front, in no particular order."""
+        return self._summary.front_losses
 
     def summary(self) -> SearchSummary:
         """Return front, hypervolume and recommendation."""
@@ -123,6 +161,15 @@ class TrialBook:
     @imports.setter
     def imports(self, report: ImportReport | None) -> None:
         self._summary.imports = report
+
+    @property
+    def racing(self) -> tuple[RungReport, ...]:
+        """What racing has done so far, by rung."""
+        return self._summary.racing
+
+    @racing.setter
+    def racing(self, reports: tuple[RungReport, ...]) -> None:
+        self._summary.racing = reports
 
     def awaiting_holdout(self, front: Iterable[str]) -> list[Trial]:
         """Return the complete baselines and members of `front` that were not scored on the holdout items, by number.
@@ -139,6 +186,11 @@ class TrialBook:
 
     def _averages(self) -> list[Trial]:
         return [trial for trial in self._baselines.values() if trial.candidate.kind in AVERAGES]
+
+
+def _seconds(trial: Trial) -> float:
+    """Return what the trial's evaluation took here; what was imported took nothing."""
+    return trial.timings["search"].total_seconds if trial.attempts and "search" in trial.timings else 0.0
 
 
 def _by_number(trials: Iterable[Trial]) -> list[Trial]:

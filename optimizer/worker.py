@@ -1,36 +1,40 @@
-"""The worker process: publishes what it can do, leases campaigns one after the other and runs their loops."""
+"""The worker process: publishes what it can do, leases campaigns and runs as many at once as find room."""
 
+import contextlib
 import logging
 import os
 import secrets
 import socket
 import threading
-from collections import Counter
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import ray
 import torch
+from sqlalchemy.exc import SQLAlchemyError
 
-from campaigns.errors import Conflict, Fault, InvalidInput, LeaseLost
+from campaigns.errors import Conflict, NotFound
 from campaigns.inventory import WEIGHTS_OFFER, Inventory, Worker
 from campaigns.noun import Noun
 from campaigns.objectives import WEIGHTS
-from campaigns.states import CampaignState, CampaignStep
+from campaigns.states import CampaignStep
 from evaluators.inventory import offered_tasks, versions
 from merging.methods import METHODS
-from optimizer.candidate_evaluator import evaluation_setup
-from optimizer.executors.ray_actors import RayExecutor, connect
+from optimizer.campaign_run import CampaignRun, RunSettings
+from optimizer.executors.ray_actors import cluster_id, cluster_nodes, connect
 from optimizer.heart import Heart
-from optimizer.loop import SearchLoop
-from optimizer.strategies import STRATEGIES, SearchProblem, build_strategy
-from search_spaces import build_space
-from storage import Lease, Store
+from optimizer.sharing import Node, divide, fits, misfit
+from optimizer.strategies import STRATEGIES
+from storage import Claim, Lease, Store
 
-MAX_CRASHES = 6  # the waits between them double from two seconds on: about two minutes in all
-WANTS_ACTORS = (CampaignState.QUEUED, CampaignState.RUNNING, CampaignState.STOPPING)
+SEEN_LEASES = 3.0
+"""For how many times `lease_seconds` a worker that is not heard of counts as alive."""
 
 logger = logging.getLogger(__name__)
+shares_of = lru_cache(maxsize=4)(divide)
 
 
 class WorkerSettings(Noun):
@@ -45,7 +49,11 @@ class WorkerSettings(Noun):
 
 
 class WorkerProcess:
-    """Runs campaigns until told to stop. The database is the only truth: a killed worker is replaced by any other."""
+    """Runs campaigns until told to stop, each in a thread of its own, on actors that they share.
+
+    The database is the only truth: a killed worker is replaced by any other, and workers on one cluster compute the
+    same shares from it.
+    """
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
@@ -54,10 +62,18 @@ class WorkerProcess:
         self._id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._heart = Heart(self._store, self._id, settings.lease_seconds, self._publish)
         self._stop = threading.Event()
-        self._crashes: Counter[str] = Counter()
+        self._runs: dict[str, CampaignRun] = {}
+        self._crashes: dict[str, int] = {}
+        self._rest_until: dict[str, float] = {}
+        self._nodes: tuple[Node, ...] = ()
+        self._too_large: dict[str, Claim] = {}
+        self._warned: set[str] = set()
+        self._run_settings = RunSettings(
+            task_folders=settings.task_folders, cache_dir=self._cache_dir, poll_seconds=settings.poll_seconds
+        )
 
     def stop(self) -> None:
-        """Ask the worker to end; a campaign that runs is left as it stands and goes on wherever it is leased next."""
+        """Ask the worker to end; campaigns that run are left as they stand and go on wherever they are leased next."""
         self._stop.set()
 
     def start(self) -> None:
@@ -70,12 +86,71 @@ class WorkerProcess:
         self._heart.start()
         try:
             while not self._stop.wait(self._settings.poll_seconds):
-                lease = self._store.lease_next(self._id, self._settings.lease_seconds)
-                if lease is not None:
-                    self._run_leased(lease)
+                try:
+                    self._turn()
+                except SQLAlchemyError as error:  # those that run see for themselves, and go on when it is back
+                    logger.warning("the database does not answer: %s", str(error).partition("\n")[0])
         finally:
+            for run in self._runs.values():
+                run.stop()
+            for run in self._runs.values():
+                run.join()
             self._heart.stop()
             ray.shutdown()
+
+    def _turn(self) -> None:
+        """Let go of the runs that are over, take campaigns while there is room, and share the actors out."""
+        self._reap()
+        self._nodes = cluster_nodes()
+        self._too_large.clear()
+        while (lease := self._store.lease_next(self._id, self._settings.lease_seconds, self._fits)) is not None:
+            self._begin(lease)
+        self._refuse_too_large()
+        self._share()
+
+    def _reap(self) -> None:
+        for campaign_id, run in list(self._runs.items()):
+            if run.is_over:
+                del self._runs[campaign_id]
+                self._crashes[campaign_id] = run.crashes
+                self._rest_until[campaign_id] = time.monotonic() + run.rest_seconds
+
+    def _fits(self, claim: Claim, held: Sequence[Claim]) -> bool:
+        """Whether the campaign can run here now; note it when it never can."""
+        is_resting = time.monotonic() < self._rest_until.get(claim.campaign_id, 0.0)
+        if claim.campaign_id in self._runs or is_resting:
+            return False
+        if misfit(self._nodes, claim.resources) is not None:
+            self._too_large[claim.campaign_id] = claim
+            return False
+        return fits(self._nodes, claim, held)
+
+    def _refuse_too_large(self) -> None:
+        """Fail campaigns whose actors nobody can ever place: a Ray of one's own never grows; others may."""
+        for campaign_id, claim in self._too_large.items():
+            error = misfit(self._nodes, claim.resources)
+            seen = self._store.worker_ids(SEEN_LEASES * self._settings.lease_seconds)
+            if self._settings.ray_address is None and seen == [self._id]:
+                logger.error("campaign %s failed: %s", campaign_id, error)
+                with contextlib.suppress(Conflict, NotFound):  # somebody took, ended or deleted it in this moment
+                    self._store.step(campaign_id, CampaignStep.FAIL, str(error))
+            elif campaign_id not in self._warned:
+                self._warned.add(campaign_id)
+                logger.warning("campaign %s waits for a larger machine: %s", campaign_id, error)
+
+    def _begin(self, lease: Lease) -> None:
+        logger.info("worker %s took campaign %s", self._id, lease.campaign_id)
+        crashes = self._crashes.get(lease.campaign_id, 0)
+        run = CampaignRun(self._store, lease, self._heart, self._run_settings, crashes)
+        self._runs[lease.campaign_id] = run
+        run.start()
+
+    def _share(self) -> None:
+        """Let each run have its share of the actors."""
+        shares = shares_of(self._nodes, tuple(self._store.claims(self._id))) if self._runs else {}
+        for campaign_id, run in self._runs.items():
+            if campaign_id in shares:
+                run.resize(shares[campaign_id])
 
     def _publish(self) -> None:
         now = datetime.now(UTC)
@@ -92,61 +167,5 @@ class WorkerProcess:
             strategies=tuple(STRATEGIES),
             devices=("cpu", *gpus),
             versions=versions(),
+            cluster=cluster_id(),
         )
-
-    def _run_leased(self, lease: Lease) -> None:
-        self._heart.hold(lease)
-        try:
-            self._run_campaign(lease)
-            self._crashes.pop(lease.campaign_id, None)
-        except LeaseLost:
-            logger.warning("campaign %s was taken over by another worker", lease.campaign_id)
-        except (InvalidInput, Fault) as error:
-            self._fail(lease, str(error))
-        except Exception as error:  # a database that is away, say: nothing is lost, so try again later
-            logger.exception("campaign %s was interrupted", lease.campaign_id)
-            self._back_off(lease, error)
-        finally:
-            self._heart.hold(None)
-            self._release(lease)
-
-    def _run_campaign(self, lease: Lease) -> None:
-        campaign = self._store.campaign(lease.campaign_id)
-        spec = campaign.spec
-        space = build_space(spec, campaign.pool)
-        weights = tuple(objective.weight for objective in spec.objectives)
-        problem = SearchProblem(space.dimensions, weights, spec.seed, len(spec.constraints))
-        strategy = build_strategy(spec.strategy, problem)
-        folders = tuple(str(folder) for folder in self._settings.task_folders)
-        executor = RayExecutor(evaluation_setup(spec, campaign.pool, folders, self._cache_dir), spec.resources)
-        try:
-            while not executor.ready(self._settings.poll_seconds):
-                if self._stop.is_set() or self._store.campaign(campaign.id).state not in WANTS_ACTORS:
-                    return
-            SearchLoop(self._store, lease, executor, strategy, space, self._stop.is_set).run()
-        finally:
-            executor.close()
-
-    def _back_off(self, lease: Lease, error: Exception) -> None:
-        self._crashes[lease.campaign_id] += 1
-        crashes = self._crashes[lease.campaign_id]
-        if crashes >= MAX_CRASHES:
-            kind, first_line = type(error).__name__, (str(error).splitlines() or [""])[0]
-            self._fail(lease, f"interrupted {crashes} times, the last time by {kind}: {first_line}")
-        else:
-            self._stop.wait(2.0**crashes)
-
-    def _fail(self, lease: Lease, reason: str) -> None:
-        logger.error("campaign %s failed: %s", lease.campaign_id, reason)
-        try:
-            self._store.step(lease.campaign_id, CampaignStep.FAIL, reason, lease)
-        except Conflict:
-            logger.warning("campaign %s has ended, or another worker holds it", lease.campaign_id)
-
-    def _release(self, lease: Lease) -> None:
-        try:
-            self._store.release(lease)
-        except LeaseLost:
-            logger.warning("the lease of campaign %s had already passed on", lease.campaign_id)
-        except Exception:
-            logger.exception("the lease of campaign %s will run out by itself", lease.campaign_id)

@@ -1,5 +1,7 @@
 """What may vary: maps from the unit cube to named parameters and the recipe that they make."""
 
+from collections.abc import Mapping, Sequence
+
 from campaigns.errors import FieldError, InvalidSpec, field_error
 from campaigns.pools import Pool
 from campaigns.spaces import ChoiceSpace
@@ -9,7 +11,15 @@ from search_spaces.choice_map import ChoiceMap
 from search_spaces.method_map import MethodMap
 from search_spaces.search_space import SearchSpace
 
-__all__ = ["ChoiceMap", "MethodMap", "SearchSpace", "build_space", "user_points"]
+__all__ = [
+    "ChoiceMap",
+    "MethodMap",
+    "SearchSpace",
+    "build_space",
+    "first_candidates",
+    "point_candidates",
+    "user_points",
+]
 
 MAX_DIMENSIONS = 2000
 
@@ -33,11 +43,19 @@ def user_points(spec: CampaignSpec, space: SearchSpace) -> list[Candidate]:
 
     Raises `InvalidSpec` naming every coordinate of every point that is missing, unknown or out of bounds.
     """
+    return point_candidates(spec.warm_start.points, space, "warm_start.points")
+
+
+def point_candidates(points: Sequence[Mapping[str, float | str]], space: SearchSpace, field: str) -> list[Candidate]:
+    """Return the candidates at `points`, whose raw values are given by name, in order.
+
+    Raises `InvalidSpec`, fields under `field`, naming every coordinate that is missing, unknown or out of bounds.
+    """
     candidates: list[Candidate] = []
     errors: list[FieldError] = []
-    for index, values in enumerate(spec.warm_start.points):
+    for index, values in enumerate(points):
         try:
-            point = space.point(values, f"warm_start.points.{index}")
+            point = space.point(values, f"{field}.{index}")
         except InvalidSpec as error:
             errors += error.errors
         else:
@@ -45,3 +63,17 @@ def user_points(spec: CampaignSpec, space: SearchSpace) -> list[Candidate]:
     if errors:
         raise InvalidSpec(errors)
     return candidates
+
+
+def first_candidates(spec: CampaignSpec, pool: Pool, space: SearchSpace) -> list[Candidate]:
+    """Return what is scored first, each recipe once: parents, soup, task arithmetic, the points of the spec."""
+    wanted = spec.baselines
+    parents = range(len(pool.checkpoints)) if wanted.parents else range(0)
+    candidates = [space.parent(index) for index in parents]
+    candidates += [space.uniform_soup()] if wanted.uniform_soup else []
+    candidates += [space.task_arithmetic()] if wanted.task_arithmetic else []
+    candidates += user_points(spec, space)
+    by_recipe: dict[str, Candidate] = {}
+    for candidate in candidates:
+        by_recipe.setdefault(candidate.recipe.digest, candidate)
+    return list(by_recipe.values())

@@ -43,6 +43,10 @@ class EventRepository:
             query = query.where(EventRow.campaign_id == campaign_id)
         return [_event(row) for row in self._session.scalars(query)]
 
+    def last_id(self) -> int:
+        """Return the id of the last event, 0 before the first."""
+        return self._session.scalar(select(func.max(EventRow.id))) or 0
+
 
 def _event(row: EventRow) -> Event:
     return Event(id=row.id, campaign_id=row.campaign_id, kind=row.kind, trial_id=row.trial_id, data=row.data, at=row.at)

@@ -1,6 +1,9 @@
-"""The lease: a worker's claim on a campaign, good until it expires and somebody else takes it over."""
+"""The lease: a worker's hold on a campaign, good until it expires and somebody else takes it over."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from campaigns.spec import Resources
 
 
 @dataclass(frozen=True)
@@ -10,3 +13,12 @@ class Lease:
     campaign_id: str
     worker_id: str
     token: str
+
+
+class Claim(NamedTuple):
+    """What a campaign asks of a cluster. Of equal priority, the one with the lower `sequence` is older."""
+
+    campaign_id: str
+    sequence: int
+    priority: int
+    resources: Resources

@@ -8,7 +8,7 @@ from campaigns.spec import CampaignSpec
 from campaigns.trial import Evaluated
 from storage.rows import CampaignRow, MeasurementRow
 
-NUMBERS = ("value", "standard_error", "items", "truncation_rate", "output_tokens", "protocol")
+NUMBERS = ("value", "estimate", "standard_error", "items", "truncation_rate", "output_tokens", "protocol")
 
 
 def objective_names(campaign: CampaignRow) -> list[str]:
@@ -16,10 +16,11 @@ def objective_names(campaign: CampaignRow) -> list[str]:
     return [objective.name for objective in CampaignSpec.model_validate(campaign.spec).objectives]
 
 
-def check_measurements(asked: Sequence[str], evaluated: Evaluated, split: Split) -> None:
+def check_measurements(asked: Sequence[str], evaluated: Evaluated, split: Split, is_pruned: bool = False) -> None:
     """Raise `Conflict` unless every measurement is on `split` and of another one of the objectives `asked`.
 
-    On the search split all objectives must be there; on the holdout split some may have no items.
+    On the search split all objectives must be there; on the holdout split some may have no items. Estimates belong to
+    pruned trials: one of theirs has one at least, of a task that was not scored on all its items.
     """
     found = [measurement.objective for measurement in evaluated.measurements]
     complete = len(found) == len(asked) if split == "search" else True
@@ -27,6 +28,10 @@ def check_measurements(asked: Sequence[str], evaluated: Evaluated, split: Split)
     if not (complete and distinct) or any(m.split != split for m in evaluated.measurements):
         got = ", ".join(f"{m.objective} on {m.split}" for m in evaluated.measurements)
         raise Conflict(f"measurements of {', '.join(asked)} on {split} were asked for, got {got}")
+    estimated = [m.objective for m in evaluated.measurements if m.estimate is not None]
+    if bool(estimated) != is_pruned:
+        kind = "a pruned trial has estimates" if is_pruned else "only a pruned trial has estimates"
+        raise Conflict(f"{kind}, got {', '.join(estimated) or 'none'}")
 
 
 def measurement_rows(trial_id: str, evaluated: Evaluated) -> list[MeasurementRow]:

@@ -22,7 +22,11 @@ class Row(DeclarativeBase):
 
 
 class CampaignRow(Row):
-    """One campaign, its lease and its strategy's state. `sequence` orders campaigns by creation."""
+    """One campaign, its lease and its strategy's state. `sequence` orders campaigns by creation.
+
+    `spec` is as it was launched; `name` and `notes` take the place of its own, since they may be edited. Of a campaign
+    that was deleted only id, idempotency key, state and times are left, so that its id is never given again.
+    """
 
     __tablename__ = "campaigns"
 
@@ -30,6 +34,8 @@ class CampaignRow(Row):
     id: Mapped[str] = mapped_column(PlainText(8), unique=True)
     idempotency_key: Mapped[str | None] = mapped_column(PlainText(255), unique=True)
     spec: Mapped[dict[str, Any]]
+    name: Mapped[str] = mapped_column(PlainText(100), server_default="")
+    notes: Mapped[str] = mapped_column(PlainText(), server_default="")
     pool: Mapped[dict[str, Any]]
     state: Mapped[str] = mapped_column(PlainText(16), index=True)
     reason: Mapped[str | None] = mapped_column(PlainText())
@@ -45,6 +51,12 @@ class CampaignRow(Row):
     worker_id: Mapped[str | None] = mapped_column(PlainText(255))
     lease_token: Mapped[str | None] = mapped_column(PlainText(32))
     lease_expires_at: Mapped[datetime | None]
+    paused_at: Mapped[datetime | None]
+    paused_seconds: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    budget_spent: Mapped[str | None] = mapped_column(PlainText(32))
+    points_queued: Mapped[int] = mapped_column(default=0, server_default="0")
+    forked_from: Mapped[str | None] = mapped_column(PlainText(8))
+    deleted_at: Mapped[datetime | None]
 
 
 class TrialRow(Row):
@@ -56,6 +68,7 @@ class TrialRow(Row):
         UniqueConstraint("campaign_id", "told"),
         Index("ix_trials_campaign_state", "campaign_id", "state"),
         Index("ix_trials_campaign_recipe", "campaign_id", "recipe_digest"),
+        Index("ix_trials_recipe", "recipe_digest"),
     )
 
     id: Mapped[str] = mapped_column(PlainText(32), primary_key=True)
@@ -82,12 +95,17 @@ class MeasurementRow(Row):
     """One objective of one trial on one split. Item ids and outcomes are only loaded where asked for."""
 
     __tablename__ = "measurements"
+    __table_args__ = (
+        # What lists are sorted by and progress counts: without it, each look goes through a row's long outcomes.
+        Index("ix_measurements_values", "trial_id", "split", "objective", "value", "estimate", "items"),
+    )
 
     trial_id: Mapped[str] = mapped_column(ForeignKey("trials.id"), primary_key=True)
     split: Mapped[str] = mapped_column(PlainText(16), primary_key=True)
     objective: Mapped[str] = mapped_column(PlainText(255), primary_key=True)
     position: Mapped[int]
     value: Mapped[float]
+    estimate: Mapped[float | None]
     standard_error: Mapped[float | None]
     items: Mapped[int]
     truncation_rate: Mapped[float | None]
@@ -101,7 +119,11 @@ class EventRow(Row):
     """One change. AUTOINCREMENT keeps SQLite from ever giving an id twice."""
 
     __tablename__ = "events"
-    __table_args__ = (Index("ix_events_campaign", "campaign_id", "id"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        Index("ix_events_campaign", "campaign_id", "id"),
+        Index("ix_events_trial", "trial_id"),  # without it, deleting a trial looks through all events for its own
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"))
@@ -121,3 +143,17 @@ class WorkerRow(Row):
     inventory: Mapped[dict[str, Any]]
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
+
+
+class TokenRow(Row):
+    """One bearer token: the sha256 (hex) of its secret, never the secret."""
+
+    __tablename__ = "tokens"
+
+    name: Mapped[str] = mapped_column(PlainText(64), primary_key=True)
+    digest: Mapped[str] = mapped_column(PlainText(64), unique=True)
+    scope: Mapped[str] = mapped_column(PlainText(16))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

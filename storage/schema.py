@@ -1,5 +1,6 @@
 """Bringing a database to the present schema, whatever revision it was left at."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -30,6 +31,17 @@ def upgrade(database: Database) -> None:
             raise MergefrontError(f"the database is at revision {present}, which this Mergefront does not know")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def revisions(database: Database) -> tuple[str | None, str | None]:
+    """Return the revision that `database` is at, None without a schema, and the one that this code works with."""
+    with database.read() as session:
+        return _revision(session.connection()), _head()
+
+
+@cache
+def _head() -> str | None:
+    return ScriptDirectory.from_config(_config()).get_current_head()
 
 
 def _revision(connection: Connection) -> str | None:

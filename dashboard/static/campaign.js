@@ -4,7 +4,7 @@ import { isFinal } from "./actions.js";
 import { getJson } from "./api.js";
 import { byId, showMessage } from "./element.js";
 import { connectionSign, follow, throttled } from "./events.js";
-import { showFailures, showHeader, showRecommendation, tickTimeLeft } from "./facts.js";
+import { showFailures, showHeader, showPruned, showRecommendation, tickTimeLeft } from "./facts.js";
 import { drawFront } from "./front.js";
 import { drawHypervolume } from "./hypervolume.js";
 import { fillPickers, picked } from "./pickers.js";
@@ -61,6 +61,7 @@ async function refresh() {
     if (page.isLoading || page.isFailing) showMessage(byId("message"), "");
     page.isLoading = page.isFailing = false;
     await trials.update(drawPlots);
+    showPruned(trials.pruned());
     showFailures(trials.failures());
     await drawPlots();
   } catch (error) {

@@ -1,4 +1,4 @@
-// The words and numbers of a campaign's page: header, recommendation, failures.
+// The words and numbers of a campaign's page: header, recommendation, trials that were pruned or failed.
 
 import { showActions } from "./actions.js";
 import { pullCommand } from "./downloads.js";
@@ -6,7 +6,7 @@ import { byId, element, setText } from "./element.js";
 import { count, duration, number, percent, short, timeElement, withError } from "./format.js";
 import { macroAverage, trialName } from "./measurements.js";
 
-const SHOWN_FAILURES = 50;
+const SHOWN_ENDS = 50;
 const ANNOUNCED_STEP = 0.1; // a screen reader hears every tenth of the progress, not every trial
 
 /** Show name, state, progress, facts and buttons of a campaign. */
@@ -42,7 +42,17 @@ export function showHeader(campaign, handlers) {
       "Volume between the front and the reference point, on the search items",
     ],
     ["On the front", count(summary.front.length, "trial"), "Trials that no other one beats on every objective"],
+    ...(spec.evaluation.racing ? raceFacts(campaign) : []),
   ]);
+}
+
+/** What a race did. The spec is fixed, so that a page has these facts from the start or never. */
+function raceFacts({ trial_counts: counts, progress }) {
+  const items = progress.search_item_evaluations.toLocaleString("en");
+  return [
+    ["Pruned", count(counts.pruned ?? 0, "trial"), "Trials that a race stopped after a part of their search items"],
+    ["Items scored", items, "Answers to items of tasks, on the search items, over all trials"],
+  ];
 }
 
 function timeLeft({ state, progress, fetchedAt }) {
@@ -102,28 +112,35 @@ export function showRecommendation({ objectives, front, baselines, recommendatio
   byId("recommendation-get").replaceChildren(...(id ? [pullCommand(id)] : []));
 }
 
-/** List the trials that ended without a score, each with its reason. */
-export function showFailures(trials) {
-  byId("failures").hidden = !trials.length;
-  const more = trials.length > SHOWN_FAILURES ? ` The latest ${SHOWN_FAILURES} are listed.` : "";
-  setText(
-    byId("failures-note"),
-    `${count(trials.length, "trial")}. Infeasible: no usable numbers. Failed: a fault outlived its retries.${more}`,
-  );
-  const signature = trials.map((trial) => trial.id).join();
-  if (byId("failures-list").dataset.shown === signature) return;
-  byId("failures-list").dataset.shown = signature;
-  byId("failures-list").replaceChildren(...trials.slice(0, SHOWN_FAILURES).map(failure));
+/** List the trials that a race stopped, each with its reason. */
+export function showPruned(trials) {
+  showEnds("pruned", trials, "Stopped by the race after a part of the search items; the plot has their estimates.");
 }
 
-function failure(trial) {
+/** List the trials that ended without a score, each with its reason. */
+export function showFailures(trials) {
+  showEnds("failures", trials, "Infeasible: no usable numbers. Failed: a fault outlived its retries.");
+}
+
+function showEnds(section, trials, explanation) {
+  byId(section).hidden = !trials.length;
+  const more = trials.length > SHOWN_ENDS ? ` The latest ${SHOWN_ENDS} are listed.` : "";
+  setText(byId(`${section}-note`), `${count(trials.length, "trial")}. ${explanation}${more}`);
+  const list = byId(`${section}-list`);
+  const signature = trials.map((trial) => trial.id).join();
+  if (list.dataset.shown === signature) return;
+  list.dataset.shown = signature;
+  list.replaceChildren(...trials.slice(0, SHOWN_ENDS).map(end));
+}
+
+function end(trial) {
   const attempts = trial.attempts > 1 ? ` after ${count(trial.attempts, "attempt")}` : "";
   const name = element("strong", {}, trialName(trial));
   return element(
     "li",
     {},
     name,
-    ` ${trial.state}${attempts}: ${trial.reason ?? "no reason was given"} `,
+    ` ${trial.state}${attempts}: ${trial.reason ?? "no reason was given"} · `,
     trial.finished_at && timeElement(trial.finished_at),
   );
 }

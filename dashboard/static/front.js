@@ -1,4 +1,4 @@
-// The scatter plot of the front: every candidate, the front, the baselines, the recommended one.
+// The scatter plot of the front: every candidate, the front, the baselines, the recommended one; pruned ones faintly.
 
 import { isMaximized, measured, shortName, trialName, weights } from "./measurements.js";
 import { number, withError } from "./format.js";
@@ -6,15 +6,19 @@ import { draw, palette } from "./plot.js";
 
 const MAX_CANDIDATES = 5000; // beyond that an SVG plot stops being smooth
 const HOVER_WEIGHTS = 12;
+const CLEAR = { symbol: "circle", size: 6, opacity: 0.55 };
+const FAINT = { symbol: "circle-open", size: 6, opacity: 0.5 };
 
 /** Draw `view` = {objectives, told, front, baselines, recommended, x, y, split} and return a sentence about it. */
 export async function drawFront(node, view) {
   const colors = palette();
   const placed = placer(view);
   const special = new Set([...view.front, ...view.baselines].map((trial) => trial.id));
-  const candidates = thin(view.told.filter((trial) => !special.has(trial.id)));
+  const pruned = thin(view.told.filter((trial) => trial.state === "pruned"));
+  const candidates = thin(view.told.filter((trial) => trial.state === "complete" && !special.has(trial.id)));
   const groups = [
-    cloud(candidates.map(placed).filter(Boolean), colors),
+    cloud("pruned (estimates)", pruned.map(placed).filter(Boolean), { ...FAINT, color: colors.candidate }),
+    cloud("candidates", candidates.map(placed).filter(Boolean), { ...CLEAR, color: colors.candidate }),
     frontLine(view.front.map(placed).filter(Boolean), view, colors),
     group("front", view.front, placed, { color: colors.front, symbol: "circle", size: 9 }),
     ...baselines(view, placed, colors, node.clientWidth >= 500),
@@ -50,13 +54,8 @@ function coordinates(points) {
   };
 }
 
-function cloud(points, colors) {
-  return {
-    name: "candidates",
-    mode: "markers",
-    marker: { color: colors.candidate, size: 6, opacity: 0.55 },
-    ...coordinates(points),
-  };
+function cloud(name, points, marker) {
+  return { name, mode: "markers", marker, ...coordinates(points) };
 }
 
 function group(name, trials, placed, { color, symbol, size }) {
@@ -121,7 +120,8 @@ function hover({ trial, across, up }) {
     .slice(0, HOVER_WEIGHTS)
     .map(([name, value]) => `${escape(name)} ${number(value, 3)}`);
   const values = `x ${withError(across.value, across.standard_error)}, y ${withError(up.value, up.standard_error)}`;
-  return [`<b>${escape(trialName(trial))}</b> (${trial.id})`, values, ...shown].join("<br>");
+  const stopped = trial.state === "pruned" ? ["pruned: estimates from a part of the items"] : [];
+  return [`<b>${escape(trialName(trial))}</b> (${trial.id})`, values, ...stopped, ...shown].join("<br>");
 }
 
 /** Plotly reads a few HTML tags in text. */

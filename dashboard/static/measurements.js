@@ -12,10 +12,15 @@ export function shortName(objectives, name) {
   return objectives.filter((objective) => objective.task === task).length === 1 ? task : name;
 }
 
-/** Return {value, standard_error} of an objective, or of the macro-average, on a split; null when not measured. */
+/**
+ * Return {value, standard_error} of an objective, or of the macro-average, on a split; null when not measured.
+ *
+ * The value of a trial that a race stopped is the estimate for all items, whose error is not known.
+ */
 export function measured(trial, objectives, name, split) {
   if (name === MACRO) return macroAverage(trial, objectives, split);
-  return trial.measurements.find((one) => one.objective === name && one.split === split) ?? null;
+  const found = trial.measurements.find((one) => one.objective === name && one.split === split) ?? null;
+  return found?.estimate === undefined ? found : { ...found, value: found.estimate, standard_error: null };
 }
 
 /** The weighted mean, higher is better, errors taken as independent (campaigns.objectives.macro_average). */

@@ -3,7 +3,7 @@
 import { getJson } from "./api.js";
 
 const PAGE = 500;
-const FINAL = new Set(["complete", "infeasible", "failed", "cancelled"]);
+const FINAL = new Set(["complete", "pruned", "infeasible", "failed", "cancelled"]);
 
 /** The trials by number. Each `update` asks only for those behind the last one before which all are final. */
 export class Trials {
@@ -34,11 +34,18 @@ export class Trials {
     return this.byNumber.filter(Boolean);
   }
 
-  /** Those with a score, in the order in which they were told. */
+  /** Those with a score, be it an estimate, in the order in which they were told. */
   told() {
     return this.all()
-      .filter((trial) => trial.told !== null && trial.state === "complete")
+      .filter((trial) => trial.told !== null && (trial.state === "complete" || trial.state === "pruned"))
       .sort((a, b) => a.told - b.told);
+  }
+
+  /** Those that a race stopped, the latest first. */
+  pruned() {
+    return this.all()
+      .filter((trial) => trial.state === "pruned")
+      .reverse();
   }
 
   /** Those that ended without a score, the latest first. */

@@ -8,7 +8,8 @@ from optimizer.jobs import Job, JobResult
 class Executor(Protocol):
     """Runs jobs on a bounded number of slots and returns results in the order of completion.
 
-    A job that was submitted always comes back exactly once, if only as a fault.
+    A job that was submitted always comes back exactly once, if only as a fault. Which actor runs it changes no score;
+    the one that ran the trial's last job may have less left to do.
     """
 
     @property

@@ -5,6 +5,7 @@ and, once a point could not be scored, for whether a point can be. Everything is
 seed: nothing is carried over from an earlier fit.
 """
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ PRUNING_SAMPLES = 128  # by which points that are unlikely to be on the front ar
 FARTHEST_BEHIND = 5.0
 FIT_STEPS, SEARCH_STEPS = 60, 40  # of L-BFGS-B, at most
 REPLACED_WITHIN = 0.05  # standard deviation of the step away from a point that is taken, in units of the cube's side
+ONE_AT_A_TIME = threading.Lock()  # who uses torch's global generator
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -217,10 +219,10 @@ def isolated(seed: int) -> Iterator[None]:
     """Silence warnings, and let torch's global generator start from `seed` within and be as it was afterwards.
 
     On one thread: on several, the last bits of a proposal would depend on the machine's cores, and small matrices gain
-    nothing by them.
+    nothing by them. Campaigns that run in threads of one process take turns, for the generator is the process's.
     """
-    threads = torch.get_num_threads()
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with ONE_AT_A_TIME, warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        threads = torch.get_num_threads()
         warnings.simplefilter("ignore")
         torch.default_generator.manual_seed(seed)
         torch.set_num_threads(1)

@@ -34,8 +34,10 @@ RAYS = 32
 # Processes are made for the whole cube and doubt too much where the search already is: with all of their doubt, what
 # is asked for in 8 dimensions lies at the faces, and fronts are reached later (ZDT1, DTLZ2, quadratic trade-offs).
 EXPLORATION = 0.25  # of the standard deviations
-# The best often lies just beyond what can be scored or is allowed: a product of gain and chance would go on trying.
-CAUTION, UNLIKELY = 0.75, 1e-3  # a lesser chance than this is weighted once more
+# The best often lies just beyond what can be scored or is allowed, and a product of gain and chance would go on trying.
+# So a lesser chance than the first number is weighted by the second once more. Nothing models where scores are missing;
+# where a constraint is kept a process does, and what is kept may lie in several places.
+SCORED, KEPT = (0.75, 1e-3), (0.5, 0.1)
 REFERENCE_MARGIN = 0.1
 
 POOL = 512
@@ -163,12 +165,13 @@ class Model:
                 for mean, spread in margins
             )
             return np.asarray(chance * np.exp(-broken))
+        chance = cautious(chance, *SCORED)
         for mean, spread in margins:
-            chance = chance * ndtr(-mean / spread)
+            chance = chance * cautious(ndtr(-mean / spread), *KEPT)
         means = np.stack([mean for mean, _ in beliefs[:objectives]], axis=1)
         spreads = EXPLORATION * np.stack([spread for _, spread in beliefs[:objectives]], axis=1)
         gain = expected_improvement((means - self._low) / self._range, spreads / self._range, self._covered, self._rays)
-        return np.asarray(np.where(chance > CAUTION, chance, UNLIKELY * chance) * gain)
+        return np.asarray(chance * gain)
 
     def _chance_of_a_score(self, points: Array) -> Array:
         if not len(self._unscored):
@@ -179,6 +182,11 @@ class Model:
             for others in (self._points, self._unscored)
         )
         return np.asarray((1.0 + good) / (1.0 + good + bad))
+
+
+def cautious(chances: Array, enough: float, weight: float) -> Array:
+    """Return P chances, those that are not enough by a weight less."""
+    return np.asarray(np.where(chances > enough, chances, weight * chances))
 
 
 class GpHypervolume:

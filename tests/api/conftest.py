@@ -1,7 +1,9 @@
 """A real application on SQLite, over tiny real checkpoints, with the inventory that a worker would publish."""
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -117,9 +119,9 @@ def client(settings: Settings) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.fixture
-def served(settings: Settings) -> Iterator[httpx.Client]:
-    """A client of a real server on a free port of this machine."""
+@contextmanager
+def running(settings: Settings) -> Iterator[httpx.Client]:
+    """Run a real server on a free port of this machine, and give a client of it."""
     config = uvicorn.Config(create_app(settings), port=0, log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -128,10 +130,44 @@ def served(settings: Settings) -> Iterator[httpx.Client]:
         assert thread.is_alive()
         thread.join(0.02)
     port = server.servers[0].sockets[0].getsockname()[1]
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-        yield client
-    server.should_exit = True
-    thread.join()
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Settings], httpx.Client]]:
+    """Run real servers with settings of a test's own, until its end."""
+    with ExitStack() as stack:
+        yield lambda settings: stack.enter_context(running(settings))
+
+
+@pytest.fixture
+def served(settings: Settings, serve: Callable[[Settings], httpx.Client]) -> httpx.Client:
+    """A client of a real server on a free port of this machine."""
+    return serve(settings)
+
+
+@pytest.fixture
+def lock_database(settings: Settings, store: Store) -> Callable[[TestClient], AbstractContextManager[None]]:
+    """Hold the application's SQLite file so that nobody can even read it, for as long as the block lasts."""
+
+    @contextmanager
+    def locked(client: TestClient) -> Iterator[None]:
+        app: Any = client.app
+        for one in (app.state.service.store, store):
+            one.close()  # idle connections: an exclusive lock needs the file alone
+        holder = sqlite3.connect(settings.database_url.removeprefix("sqlite:///"), isolation_level=None)
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+        holder.execute("BEGIN EXCLUSIVE")
+        yield
+        holder.execute("ROLLBACK")
+        holder.close()
+
+    return locked
 
 
 @pytest.fixture
@@ -188,6 +224,20 @@ class Search:
         trial = self.store.ask(self.lease, candidate, {})
         self.store.start(self.lease, trial.id, "actor-0")
         return self.store.tell(self.lease, trial.id, self.evaluated(accuracy, perplexity), {}, summary)
+
+    def prune(self, candidate: Candidate) -> Trial:
+        """Ask for `candidate`, start it and stop it after one item of two: better by its estimates than any other."""
+        trial = self.store.ask(self.lease, candidate, {})
+        self.store.start(self.lease, trial.id, "actor-0")
+        part = self.evaluated(1.0, 2.0)
+        measurements = tuple(
+            measurement.replace(items=2, item_ids=(0, 4), outcomes=(1, 1), estimate=estimate)
+            for measurement, estimate in zip(part.measurements, (0.875, 2.5), strict=True)
+        )
+        pruned = part.replace(measurements=measurements)
+        summary = self.store.campaign(self.lease.campaign_id).summary
+        reason = "chance 0.04 to be on the front, below 0.1"
+        return self.store.prune(self.lease, trial.id, pruned, reason, {}, summary)
 
     def three_trials(self) -> list[Trial]:
         """Tell a baseline and a front of two: accurate but perplexed, and the other way round."""

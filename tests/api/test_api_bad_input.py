@@ -354,7 +354,7 @@ def test_what_is_not_there(client: TestClient, path: str) -> None:
 
 
 def test_a_method_that_is_not_allowed(client: TestClient) -> None:
-    response = client.delete("/v1/campaigns/nosuchid")
+    response = client.put("/v1/campaigns/nosuchid")
     assert response.status_code == 405
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["allow"] == "GET"

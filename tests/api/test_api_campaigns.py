@@ -35,6 +35,7 @@ def test_a_launched_campaign_is_created_and_found(client: TestClient, worker: Wo
         "seconds_elapsed": 0.0,
         "seconds_left": None,
         "actor_utilization": None,
+        "search_item_evaluations": 0,
     }
     assert [found.id for found in store.campaigns(limit=10)] == [campaign["id"]]
 
@@ -157,6 +158,7 @@ def test_progress_counts_trials_and_busy_seconds(client: TestClient, campaign_id
     store.start(search.lease, running.id, "actor-1")
     found = client.get(f"/v1/campaigns/{campaign_id}").json()["progress"]
     assert (found["evaluations_done"], found["evaluations_total"], found["running"]) == (3, 6, 1)
+    assert found["search_item_evaluations"] == 3 * (4 + 4)
     assert found["seconds_left"] > 0
     assert 0 < found["actor_utilization"] <= 1
 
@@ -164,19 +166,20 @@ def test_progress_counts_trials_and_busy_seconds(client: TestClient, campaign_id
 def test_progress_is_linear_in_time(campaign_id: str, store: Store) -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     base = store.campaign(campaign_id).replace(state="running", started_at=start)
-    counts = {TrialState.COMPLETE: 1, TrialState.INFEASIBLE: 1, TrialState.RUNNING: 2, TrialState.QUEUED: 1}
+    counts = {TrialState.COMPLETE: 1, TrialState.PRUNED: 1, TrialState.RUNNING: 2, TrialState.QUEUED: 1}
     running = base.replace(trial_counts=counts)
-    found = progress(running, busy_seconds=15.0, now=start + timedelta(seconds=10))
+    found = progress(running, busy_seconds=15.0, item_evaluations=7, now=start + timedelta(seconds=10))
     assert (found.evaluations_done, found.running, found.seconds_elapsed) == (2, 2, 10.0)
     assert found.seconds_left == 10 / 2 * 4
     assert found.actor_utilization == 15.0 / (2 * 10.0)
-    assert progress(base, 0.0, start + timedelta(seconds=10)).seconds_left is None
+    assert found.search_item_evaluations == 7
+    assert progress(base, 0.0, 0, start + timedelta(seconds=10)).seconds_left is None
     ended = running.replace(
         state="complete",
         search_finished_at=start + timedelta(seconds=20),
         finished_at=start + timedelta(seconds=30),
     )
-    after = progress(ended, busy_seconds=38.0, now=start + timedelta(hours=1))
+    after = progress(ended, busy_seconds=38.0, item_evaluations=7, now=start + timedelta(hours=1))
     assert (after.seconds_elapsed, after.seconds_left, after.actor_utilization) == (30.0, None, 38 / 40)
 
 

@@ -1,6 +1,7 @@
 """Health, tokens, headers, settings, unexpected errors and the OpenAPI document."""
 
-from datetime import timedelta
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from api.problems import Problem
 from campaigns.errors import InvalidInput, from_validation
 from campaigns.inventory import Worker
 from campaigns.spec import parse_spec
+from campaigns.tokens import Token, TokenScope, secret_digest
 from storage import Store
 
 PROBLEM = "application/problem+json"
@@ -70,8 +72,10 @@ def guarded(settings: Settings) -> Any:
 def test_data_needs_the_token(guarded: TestClient, path: str, header: str | None) -> None:
     response = guarded.get(path, headers={"Authorization": header.encode()} if header else {})
     assert (response.status_code, response.headers["content-type"]) == (401, PROBLEM)
-    assert response.headers["www-authenticate"] == "Bearer"
+    is_token = header is not None and header.startswith("Bearer ")
+    assert response.headers["www-authenticate"] == ('Bearer error="invalid_token"' if is_token else "Bearer")
     assert response.json()["instance"] == path
+    assert "scope read" in response.json()["detail"]
 
 
 def test_the_token_opens_everything(guarded: TestClient) -> None:
@@ -121,7 +125,18 @@ def test_every_response_has_the_security_headers(client: TestClient) -> None:
         headers = client.get(path).headers
         policy = headers["content-security-policy"].split("; ")
         assert {"default-src 'self'", "style-src 'self' 'unsafe-inline'", "img-src 'self' data: blob:"} <= set(policy)
+        assert {"object-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"} <= set(policy)
+        assert not [part for part in policy if "unsafe" in part and not part.startswith("style-src")]
         assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cross-origin-resource-policy"] == headers["cross-origin-opener-policy"] == "same-origin"
+        assert "camera=()" in headers["permissions-policy"]
+
+
+def test_pages_need_no_script_of_their_own(client: TestClient) -> None:
+    for path in ("/", "/campaigns/anything"):
+        page = client.get(path).text
+        assert set(re.findall(r"<script[^>]*>([^<]*)</script>", page)) == {""}
+        assert not re.search(r"\son\w+=|javascript:", page)
 
 
 def test_refusals_have_the_security_headers_too(guarded: TestClient) -> None:
@@ -138,6 +153,7 @@ def test_an_unexpected_error_says_nothing_of_the_inside(settings: Settings) -> N
     with TestClient(app, HERE, raise_server_exceptions=False) as client:
         response = client.get("/broken")
     assert (response.status_code, response.headers["content-type"]) == (500, PROBLEM)
+    assert response.headers["x-content-type-options"] == "nosniff"
     assert "1234" not in response.text
     assert Problem.model_validate(response.json()).instance == "/broken"
 
@@ -157,21 +173,40 @@ WORKER = {"id": "w", "host": "h", "inventory": {}, "started_at": "2026-01-01T00:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_on_this_machine_no_token_is_needed(settings: Settings, host: str) -> None:
-    assert settings.replace(host=host).token is None
+    create_app(settings.replace(host=host)).state.service.store.close()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org", ""])
-def test_elsewhere_a_token_is_needed(settings: Settings, host: str) -> None:
-    assert settings.replace(host=host, token="geheim").host == host
-    for token in (None, ""):
-        with pytest.raises(ValidationError) as refused:
-            settings.replace(host=host, token=token)
-        (error,) = from_validation(refused.value, kind=InvalidInput).errors
-        assert error.field == ("host" if token is None else "token")
+def test_elsewhere_a_token_is_needed(settings: Settings, store: Store, host: str) -> None:
+    elsewhere = settings.replace(host=host)
+    create_app(elsewhere.replace(token="geheim")).state.service.store.close()
+    for is_valid in (None, False, True):
+        if is_valid is not None:
+            at = datetime.now(UTC)
+            token = Token(name=str(is_valid), scope=TokenScope.READ, created_at=at, expires_at=None if is_valid else at)
+            store.add_token(token, secret_digest(token.name))
+        if is_valid:
+            create_app(elsewhere).state.service.store.close()
+            continue
+        with pytest.raises(InvalidInput) as refused:
+            create_app(elsewhere)
+        (error,) = refused.value.errors
+        assert error.field == "host"
+        assert "mergefront token create" in str(error)
 
 
-def test_the_token_is_not_printed(settings: Settings) -> None:
-    assert "geheim" not in repr(settings.replace(token="geheim"))
+@pytest.mark.parametrize("token", ["", " "])
+def test_an_empty_token_is_none(settings: Settings, token: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        settings.replace(token=token)
+    (error,) = from_validation(refused.value, kind=InvalidInput).errors
+    assert error.field == "token"
+
+
+def test_secrets_are_not_printed(settings: Settings) -> None:
+    shown = repr(settings.replace(token="geheim", database_url="postgresql://me:kennwort@host/name"))
+    assert "geheim" not in shown
+    assert "kennwort" not in shown
 
 
 def test_the_openapi_document_describes_problems(client: TestClient) -> None:
@@ -199,11 +234,45 @@ def test_problems_are_what_the_openapi_document_says(client: TestClient) -> None
         assert list(validator.iter_errors(response.json())) == []
 
 
-def test_the_openapi_document_says_that_a_token_is_needed(guarded: TestClient) -> None:
-    document = guarded.get("/openapi.json", headers={"Authorization": "Bearer geheim"}).json()
-    assert document["security"] == [{"token": []}]
-    assert all("401" in operation["responses"] for path in document["paths"].values() for operation in path.values())
+def test_the_openapi_document_says_which_scope_is_needed(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
     assert document["components"]["securitySchemes"]["token"] == {"type": "http", "scheme": "bearer"}
+    paths = document["paths"]
+    assert paths["/v1/campaigns"]["get"]["security"] == [{"token": ["read"]}, {}]
+    assert paths["/v1/campaigns"]["post"]["security"] == [{"token": ["launch"]}, {}]
+    assert "security" not in paths["/healthz"]["get"]
+    for path, operations in paths.items():
+        for operation in operations.values():
+            refusals = {"401", "403", "429", "503"} if path != "/healthz" else set()
+            refusals |= {"408", "413"} if "requestBody" in operation else set()
+            assert refusals <= set(operation["responses"]), path
+
+
+def test_the_examples_of_the_openapi_document_are_what_it_describes(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    checked = set()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            bodies = {"body": operation.get("requestBody", {}), **operation["responses"]}
+            for status, body in bodies.items():
+                for content in body.get("content", {}).values():
+                    if "example" in content:
+                        schema = {**content["schema"], "components": document["components"]}
+                        errors = list(Draft202012Validator(schema).iter_errors(content["example"]))
+                        assert errors == [], (path, method, status)
+                        checked.add((method, path, status))
+    campaign, trials = "/v1/campaigns/{campaign_id}", "/v1/campaigns/{campaign_id}/trials"
+    shown = [("post", "/v1/campaigns", "201"), ("get", "/v1/campaigns", "200"), ("get", campaign, "200")]
+    shown += [("patch", campaign, "body"), ("patch", campaign, "412"), ("get", trials, "422")]
+    shown += [("get", "/v1/trials/{trial_id}", "200"), ("post", campaign + "/pause", "409"), ("get", "/readyz", "503")]
+    assert set(shown) <= checked
+
+
+def test_every_operation_may_fail_unexpectedly_and_says_so(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert all("500" in operation["responses"] for operation in operations)
+    assert {"/v1/events", "/metrics", "/v1/campaigns/{campaign_id}/events"} <= set(document["paths"])
 
 
 def walk(value: Any) -> Any:

@@ -80,6 +80,16 @@ def test_violations_are_0_where_kept_and_none_without_a_result():
     assert known.violations(trial(0.4, state=TrialState.INFEASIBLE)) is None
 
 
+def test_a_pruned_trial_is_held_to_what_it_would_come_to_and_shows_no_violation():
+    known = bounds({"objective": "sums/acc", "at_least": 0.5}, {"objective": "text/ppl", "at_most": 12.0})
+    complete = trial(0.6)
+    estimated = complete.measurements[0].replace(estimate=0.4)
+    pruned = complete.replace(state=TrialState.PRUNED, measurements=(estimated, *complete.measurements[1:]))
+    assert known.of(complete) == (pytest.approx(-0.1), -2.0)
+    assert known.of(pruned) == (pytest.approx(0.1), -2.0)
+    assert known.violations(pruned) is None
+
+
 def test_a_missing_measurement_is_named():
     bare = trial(0.4).replace(measurements=())
     with pytest.raises(ValueError, match="no search measurement of sums/acc"):

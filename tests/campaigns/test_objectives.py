@@ -50,6 +50,15 @@ def test_a_measurement_is_a_number(value):
         measured(SORT, value)
 
 
+def test_only_an_estimate_that_was_made_is_written_down():
+    whole, part = measured(SORT, 0.5), measured(SORT, 0.5).replace(estimate=0.4)
+    assert "estimate" not in whole.model_dump(mode="json")
+    assert part.model_dump(mode="json")["estimate"] == 0.4
+    assert [Measurement.model_validate_json(m.model_dump_json()) for m in (whole, part)] == [whole, part]
+    with pytest.raises(ValueError, match="finite number"):
+        whole.replace(estimate=float("nan"))
+
+
 def test_weights_stay_out_of_the_macro_average_unless_asked_in():
     assert Objective(task="weights", metric="delta_l1").weight == 0.0
     assert Objective(task="weights", metric="delta_l1", weight=0.5).weight == 0.5

@@ -101,6 +101,17 @@ def test_a_copy_is_validated_too():
             [{"objective": "sort/exact_match", "max_loss_to_best_parent": -0.1}],
             "constraints.0.max_loss_to_best_parent",
         ),
+        ("evaluation.racing", {"rungs": []}, "evaluation.racing.rungs"),
+        ("evaluation.racing", {"rungs": [0.3, 0.1]}, "evaluation.racing.rungs.1"),
+        ("evaluation.racing", {"rungs": [0.1, 0.3, 0.3]}, "evaluation.racing.rungs.2"),
+        ("evaluation.racing", {"rungs": [0.0, 0.3]}, "evaluation.racing.rungs.0"),
+        ("evaluation.racing", {"rungs": [0.1, 1.0]}, "evaluation.racing.rungs.1"),
+        ("evaluation.racing", {"rungs": [float("nan")]}, "evaluation.racing.rungs.0"),
+        ("evaluation.racing", {"rungs": [i / 20 for i in range(1, 12)]}, "evaluation.racing.rungs"),
+        ("evaluation.racing", {"tolerance": 0}, "evaluation.racing.tolerance"),
+        ("evaluation.racing", {"tolerance": 1}, "evaluation.racing.tolerance"),
+        ("evaluation.racing", {"rung": [0.1]}, "evaluation.racing.rung"),
+        ("evaluation.reuse", "perhaps", "evaluation.reuse"),
         ("baselines", {"task_arithmetic": True}, "pool.base"),
         ("warm_start", {"import_from": ["abc", "abc"]}, "warm_start.import_from.1"),
         ("warm_start", {"points": [{"weight.a": None}]}, "warm_start.points.0.weight.a"),
@@ -151,6 +162,40 @@ def test_a_relative_constraint_needs_the_parents():
     [error] = refusal({**document, "baselines": {"parents": False}})
     assert (error.field, error.value) == ("constraints.0.max_loss_to_best_parent", "0.02")
     assert error.allowed == "baselines.parents: true"
+
+
+def test_a_race_is_off_unless_it_is_asked_for_and_measurements_are_reused():
+    assert (parse_spec(DOCUMENT).evaluation.racing, parse_spec(DOCUMENT).evaluation.reuse) == (None, True)
+    racing = parse_spec(changed("evaluation.racing", {})).evaluation.racing
+    assert (racing.rungs, racing.tolerance, racing.anchors) == ((0.05, 0.1, 0.2, 0.4), 0.1, False)
+    parse_spec(changed("evaluation.racing", {"rungs": [i / 20 for i in range(1, 11)]}))
+
+
+def test_rungs_say_what_they_may_be():
+    [descends] = refusal(changed("evaluation.racing", {"rungs": [0.3, 0.1]}))
+    assert (descends.value, descends.allowed) == ("0.1", "above 0.3, below 1")
+    [whole] = refusal(changed("evaluation.racing", {"rungs": [0.3, 1]}))
+    assert (whole.value, whole.message) == ("1", "Input should be less than 1")
+
+
+def test_anchors_need_the_parents():
+    document = changed("evaluation.racing", {"anchors": True})
+    assert parse_spec(document).evaluation.racing.anchors
+    [error] = refusal({**document, "baselines": {"parents": False}})
+    assert (error.field, error.value, error.allowed) == (
+        "evaluation.racing.anchors",
+        "True",
+        "baselines.parents: true",
+    )
+
+
+def test_a_race_needs_an_objective_with_items():
+    document = changed("evaluation.racing", {})
+    document["pool"] = {**document["pool"], "base": {"name": "base", "path": "/models/base"}}
+    weights = {"task": "weights", "metric": "delta_l1", "weight": 1.0}
+    assert parse_spec({**document, "objectives": [*document["objectives"], weights]}).evaluation.racing is not None
+    [error] = refusal({**document, "objectives": [weights]})
+    assert (error.field, error.allowed) == ("evaluation.racing", "an objective on a task")
 
 
 def test_an_import_needs_a_result_of_the_campaigns_own():

@@ -37,7 +37,7 @@ def test_trial_steps(state, step):
 
 def test_final_states_are_final():
     assert {s for s in CampaignState if s.is_final} == {"complete", "failed", "cancelled"}
-    assert {s for s in TrialState if s.is_final} == {"complete", "infeasible", "failed", "cancelled"}
+    assert {s for s in TrialState if s.is_final} == {"complete", "pruned", "infeasible", "failed", "cancelled"}
 
 
 def test_every_state_can_be_reached():
@@ -48,6 +48,14 @@ def test_every_state_can_be_reached():
             reached |= following
             frontier += following
         assert reached == set(steps)
+
+
+def test_only_a_running_trial_is_pruned_and_then_it_is_over():
+    assert move_trial(TrialState.RUNNING, TrialStep.PRUNE) is TrialState.PRUNED
+    with pytest.raises(IllegalTransition, match="a queued trial cannot prune"):
+        move_trial(TrialState.QUEUED, TrialStep.PRUNE)
+    with pytest.raises(IllegalTransition, match="this state is final"):
+        move_trial(TrialState.PRUNED, TrialStep.COMPLETE)
 
 
 def test_a_fault_is_retried_and_a_bad_point_is_not():

@@ -29,7 +29,7 @@ REFERENCE_POINT = (-0.25, -0.25, -0.25)
 NO_STATE: dict[str, object] = {}
 
 
-def campaign_spec(name: str) -> CampaignSpec:
+def campaign_spec(name: str, races: bool) -> CampaignSpec:
     return parse_spec(
         {
             "name": name,
@@ -40,6 +40,7 @@ def campaign_spec(name: str) -> CampaignSpec:
                 {"task": "sorting", "metric": "exact_match", "direction": "maximize"},
                 {"task": "facts", "metric": "acc", "direction": "maximize"},
             ],
+            "evaluation": {"racing": {}} if races else {},
             "budget": {"evaluations": 40},
         }
     )
@@ -63,10 +64,12 @@ def described_pool() -> Pool:
 class SearchedCampaign:
     """A campaign with the lease that a worker would hold, and the means to let trials arrive one by one."""
 
-    def __init__(self, store: Store, name: str = "Four parents, three skills", pool: Pool | None = None) -> None:
+    def __init__(
+        self, store: Store, name: str = "Four parents, three skills", pool: Pool | None = None, races: bool = False
+    ) -> None:
         self.store = store
         self._random = random.Random(0)
-        self._spec = campaign_spec(name)
+        self._spec = campaign_spec(name, races)
         self._front: list[Trial] = []
         self._pool = pool or described_pool()
         self.id = store.create_campaign(self._spec, self._pool).id
@@ -111,6 +114,16 @@ class SearchedCampaign:
     def reject_one(self, reason: str) -> None:
         trial = self.store.start(self.lease, self.ask().id, "actor-0")
         self.store.reject(self.lease, trial.id, reason, NO_STATE, self.campaign().summary)
+
+    def prune_one(self, reason: str) -> Trial:
+        """Stop a trial after a tenth of the search items, all of them right, with low estimates."""
+        trial = self.store.start(self.lease, self.ask().id, "actor-0")
+        evaluated = self._evaluated(trial.candidate, "search")
+        part = {"items": 10, "value": 1.0, "standard_error": 0.0, "estimate": 0.2}
+        measurements = tuple(measurement.replace(**part) for measurement in evaluated.measurements)
+        summary = self.campaign().summary
+        pruned = evaluated.replace(measurements=measurements)
+        return self.store.prune(self.lease, trial.id, pruned, reason, NO_STATE, summary)
 
     def finish(self) -> None:
         """Score the front and the baselines on the holdout items, then complete the campaign."""
@@ -190,6 +203,17 @@ def store(database_url: str) -> Iterator[Store]:
 def unsearched(store: Store) -> SearchedCampaign:
     """A running campaign without any trial."""
     return SearchedCampaign(store)
+
+
+@pytest.fixture
+def raced(store: Store) -> SearchedCampaign:
+    """A campaign that races, with its baselines, 10 scored candidates and then 2 pruned ones."""
+    campaign = SearchedCampaign(store, races=True)
+    campaign.tell_baselines()
+    campaign.tell_candidates(10)
+    campaign.prune_one("its chance to be on the front is 0.03")
+    campaign.prune_one("its chance to be on the front is 0.04")
+    return campaign
 
 
 @pytest.fixture

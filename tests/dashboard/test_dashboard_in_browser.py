@@ -170,6 +170,54 @@ def test_failures_are_listed_with_their_reasons(watched: Page) -> None:
     expect(watched.locator("#failures-list")).to_contain_text("failed: the actor died: out of memory")
 
 
+def test_without_a_race_nothing_is_said_of_one(watched: Page) -> None:
+    expect(watched.locator("#pruned")).to_be_hidden()
+    assert "pruned (estimates)" not in points(watched)
+    expect(watched.locator("#facts")).not_to_contain_text("Pruned")
+    expect(watched.locator("#facts")).not_to_contain_text("Items scored")
+
+
+def test_what_a_race_stopped_is_counted_drawn_apart_and_explained(
+    page: Page, serve: Callable[..., Server], raced: Any, complaints: list[str]
+) -> None:
+    page.goto(f"{serve().url}/campaigns/{raced.id}")
+    until(page, TOLD, 17)  # the hypervolume stays as it was, up to the last result
+    y = page.evaluate("document.querySelector('#hypervolume-plot').data[0].y")
+    assert y[-3:] == [raced.campaign().summary.hypervolume] * 3
+    shown = points(page)
+    assert shown["pruned (estimates)"] == 2
+    of_candidates = {t.id for t in raced.store.trials(raced.id) if t.candidate.kind == "candidate" and t.told < 15}
+    assert shown.get("candidates", 0) == len(of_candidates - set(raced.campaign().summary.front))
+    [trace] = page.evaluate(
+        "document.querySelector('#front-plot').data.filter(trace => trace.name.startsWith('pruned'))"
+        ".map(trace => [trace.x, trace.y, trace.text[0]])"
+    )
+    assert trace[:2] == [[0.2, 0.2], [0.2, 0.2]]
+    assert "estimates from a part of the items" in trace[2]
+    expect(page.locator("#facts")).to_contain_text("Evaluations17 of 45")
+    expect(page.locator("#facts")).to_contain_text("Pruned2 trials")
+    expect(page.locator("#facts")).to_contain_text(f"Items scored{15 * 300 + 2 * 30:,}")
+    page.get_by_text("Which, and why").click()
+    expect(page.locator("#pruned-list li")).to_have_count(2)
+    expect(page.locator("#pruned-list li").first).to_contain_text("pruned: its chance to be on the front is 0.04")
+    expect(page.locator("#failures")).to_be_hidden()
+    rows = page.locator("#table-body tr").evaluate_all("rows => rows.map(row => row.dataset.trial)")
+    assert not {trial.id for trial in raced.store.trials(raced.id)[-2:]} & set(rows)
+    raced.prune_one("its chance to be on the front is 0.05")
+    expect(page.locator("#pruned-list li")).to_have_count(3, timeout=20 * SECONDS)
+    assert complaints == []
+
+
+def test_trials_that_were_pruned_are_not_fetched_again(page: Page, serve: Callable[..., Server], raced: Any) -> None:
+    page.goto(f"{serve().url}/campaigns/{raced.id}")
+    until(page, TOLD, 17)
+    asked: list[str] = []
+    page.on("request", lambda made: asked.append(made.url) if "/trials?" in made.url else None)
+    raced.tell_candidates(1)
+    until(page, TOLD, 18)
+    assert asked[0].partition("after=")[2].partition("&")[0] == "16"
+
+
 def test_a_trial_that_is_told_appears_without_reloading(watched: Page, searched: Any, complaints: list[str]) -> None:
     watched.evaluate("window.wasNotReloaded = true")
     searched.tell_candidates(3)
@@ -327,7 +375,7 @@ def test_a_campaign_without_scores_shows_no_empty_plots(
 ) -> None:
     page.goto(f"{serve().url}/campaigns/{unsearched.id}")
     expect(page.locator("#front-note")).to_contain_text("The baselines come first")
-    for hidden in ("#front-plot", "#hypervolume-plot", "#table", "#recommendation", "#failures"):
+    for hidden in ("#front-plot", "#hypervolume-plot", "#table", "#recommendation", "#pruned", "#failures"):
         expect(page.locator(hidden)).to_be_hidden()
     unsearched.tell_baselines()
     expect(page.locator("#front-plot")).to_be_visible(timeout=20 * SECONDS)

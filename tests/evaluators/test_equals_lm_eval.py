@@ -4,17 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lm_eval.api import metrics
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from campaigns.objectives import Objective, Split
+from campaigns.objectives import Items, Objective, Split
 from campaigns.spec import Evaluation
 from evaluators.lm_evaluator import LmEvaluator
+from evaluators.standard_errors import outcomes, standard_error
 
 OBJECTIVES = (
     Objective(task="sums", metric="exact_match"),
@@ -58,6 +61,17 @@ def assert_equal(
             assert measured.standard_error == theirs[f"{objective.metric}_stderr,{objective.filter}"], objective.name
 
 
+def samples(output: Path) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
+    """Return what the command logged of each document, by task and filter."""
+    found: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for file in output.rglob("samples_*.jsonl"):
+        task = file.name.removeprefix("samples_").rpartition("_")[0]
+        for line in file.read_text().splitlines():
+            sample = json.loads(line)
+            found[task, sample["filter"]][sample["doc_id"]] = sample
+    return found
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("split", ["search", "holdout"])
 def test_all_output_types(
@@ -91,3 +105,46 @@ def test_bfloat16_with_fewshot_and_chat_template(
     evaluator = LmEvaluator(objectives, evaluation, 8, [task_folder])
     evaluator.prepare(model, tokenizer)
     assert_equal(evaluator, "holdout", objectives, tmp_path / "model", tmp_path / "output")
+
+
+AGGREGATIONS: dict[str, Callable[[Sequence[Any]], float]] = {
+    "bits_per_byte": metrics.bits_per_byte,
+    "word_perplexity": metrics.weighted_perplexity,
+    "perplexity": metrics.perplexity,
+}
+
+
+@pytest.mark.timeout(600)
+def test_rungs_are_commands_of_their_own_and_together_an_aggregation_of_all_values(
+    task_folder: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    make_model: Callable[..., LlamaForCausalLM],
+    tmp_path: Path,
+) -> None:
+    model = make_model(1)
+    evaluator = LmEvaluator(OBJECTIVES, Evaluation(search_items=17, batch_size=4), 3, [task_folder])
+    evaluator.prepare(model, tokenizer)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    items = {objective.task: evaluator.items(objective.task)["search"] for objective in OBJECTIVES}
+    rungs: list[Items] = [
+        {task: documents[1::3] for task, documents in items.items()},
+        {task: tuple(d for d in documents if d not in documents[1::3]) for task, documents in items.items()},
+    ]
+    logged: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for index, rung in enumerate(rungs):
+        (command,) = evaluator.commands("search", tmp_path / "model", rung)
+        output = tmp_path / f"output-{index}"
+        results = run_lm_eval([*command, "--log_samples"], output)
+        for objective, measured in zip(OBJECTIVES, evaluator.evaluate("search", [rung]).measurements, strict=True):
+            assert measured.value == results[objective.task][f"{objective.metric},{objective.filter}"], objective.name
+        for key, documents in samples(output).items():
+            logged[key] |= documents
+    for objective, measured in zip(OBJECTIVES, evaluator.evaluate("search", rungs).measurements, strict=True):
+        by_document = logged[objective.task, objective.filter]
+        values = [by_document[document][objective.metric] for document in items[objective.task]]
+        aggregation = AGGREGATIONS.get(objective.metric, metrics.mean)
+        raw = [tuple(value) if isinstance(value, list) else value for value in values]
+        assert measured.value == aggregation(raw), objective.name
+        assert measured.standard_error == standard_error(aggregation, raw)
+        assert measured.outcomes == outcomes(aggregation, raw)

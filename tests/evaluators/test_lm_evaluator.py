@@ -265,7 +265,7 @@ def test_a_task_that_says_zero_examples_keeps_it(
     objectives = [Objective(task=name, metric="exact_match", num_fewshot=2) for name in ("fixed", "open")]
     evaluator = LmEvaluator(objectives, Evaluation(search_items=3), 0, [tmp_path])
     evaluator.prepare(make_model(0), tokenizer)
-    prompts = {part.task.name: part.task.requests[0].args[0] for part in evaluator._runs["search"][0]._parts}
+    prompts = {part.task.name: part.task.requests[0].args[0] for part in evaluator._splits["search"].runs[0].parts}
     assert prompts["fixed"].count("q:") == 1 and prompts["open"].count("q:") == 3
 
 

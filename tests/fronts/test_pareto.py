@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fronts.pareto import MAX_EXACT_OBJECTIVES, frozen_reference_point, hypervolume, non_dominated
+from campaigns.objectives import Objective
+from campaigns.states import TrialState
+from fronts.pareto import MAX_EXACT_OBJECTIVES, frozen_reference_point, hypervolume, non_dominated, search_losses
 
 Losses = tuple[float, ...]
 grid = st.integers(min_value=0, max_value=5).map(float)  # few values: ties and duplicates are frequent
@@ -98,3 +100,26 @@ def test_every_baseline_is_strictly_inside_the_reference_point(losses: list[Loss
 def test_a_reference_point_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="none"):
         frozen_reference_point([])
+
+
+def test_losses_of_a_pruned_trial_are_estimates_where_there_are_any(make_trial, measure) -> None:
+    """The weights are measured exactly, and have no estimate."""
+    objectives = (
+        Objective(task="sort", metric="acc", direction="maximize"),
+        Objective(task="text", metric="ppl", direction="minimize"),
+        Objective(task="weights", metric="delta_l1", direction="minimize"),
+    )
+    found = (
+        measure("sort/acc", [1.0, 0.0], estimate=0.25),
+        measure("text/ppl", [4.0, 6.0], estimate=7.0),
+        measure("weights/delta_l1", [], value=3.0),
+        measure("sort/acc", [1.0], split="holdout", estimate=0.9),
+    )
+    pruned = make_trial(0, *found).replace(state=TrialState.PRUNED)
+    assert search_losses(objectives, pruned) == (-0.25, 7.0, 3.0)
+    assert [pruned.expected(o.name) for o in objectives] == [0.25, 7.0, 3.0]
+    assert (pruned.value("sort/acc", "search"), pruned.expected("sort/f1")) == (0.5, None)
+    complete = make_trial(0, *(m.replace(estimate=None) for m in found))
+    assert search_losses(objectives, complete) == (-0.5, 5.0, 3.0)
+    with pytest.raises(ValueError, match="no search measurement of weights/delta_l1"):
+        search_losses(objectives, make_trial(0, *found[:2]))

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 METHODS_PAGE = (ROOT / "docs" / "methods.md").read_text()
 WARM_STARTS_PAGE = (ROOT / "docs" / "warm_starts.md").read_text()
+RACING_PAGE = (ROOT / "docs" / "racing.md").read_text()
 STRATEGIES_PAGE = (ROOT / "docs" / "strategies.md").read_text()
 POOLS_PAGE = (ROOT / "docs" / "pools.md").read_text()
 SPACES = {space.model_fields["kind"].default: space for space in get_args(get_args(OneMethod)[0])}
@@ -53,6 +54,7 @@ def test_the_specs_of_the_pages_run_on_tasks_that_lm_eval_has(tmp_path):
     for document in (
         smallest,
         *({**smallest, **o, "pool": {"checkpoints": pool, "base": base}} for o in others + spaces),
+        *({**smallest, **example} for example in examples_of(RACING_PAGE)),
     ):
         resolve(parse_spec(document), inventory)
 

@@ -7,9 +7,10 @@ import pytest
 from mergefront.watching import format_seconds, look
 
 
-def campaign(state="running", finished=None, recommendation=None, hypervolume=None, left=None):
+def campaign(state="running", finished=None, recommendation=None, hypervolume=None, left=None, pruned=None):
     return {
         "state": state,
+        "trial_counts": {"complete": 3} if pruned is None else {"complete": 1, "pruned": pruned},
         "search_finished_at": finished and finished.isoformat(),
         "summary": {"hypervolume": hypervolume, "recommendation": recommendation},
         "progress": {"evaluations_done": 3, "evaluations_total": 10, "seconds_left": left},
@@ -31,6 +32,11 @@ def test_the_search_shows_hypervolume_best_and_time_left():
     front = {**EMPTY, "macro": {"c-2": {"search": {"value": 0.5}}}}
     seen = look(campaign(recommendation={"trial_id": "c-2"}, hypervolume=0.25, left=65), front)
     assert str(seen) == "search 3/10 hypervolume 0.2500 · best c-2 at 0.500 · 1 min 05 s left"
+
+
+def test_what_a_race_stopped_is_counted():
+    assert str(look(campaign(pruned=2, hypervolume=0.25), EMPTY)) == "search 3/10 2 pruned · hypervolume 0.2500"
+    assert str(look(campaign("complete", pruned=2), EMPTY)) == "complete 3/10 2 pruned"
 
 
 def test_the_holdout_counts_front_and_baselines_once():

@@ -19,6 +19,7 @@ from campaigns.errors import InvalidCheckpoint, MisfitPool
 from campaigns.methods import LinearMerge, TaskArithmeticMerge
 from campaigns.pools import Pool
 from campaigns.recipe import Recipe
+from merging import adapter as adapter_module
 from merging.adapter import LoraAdapter
 from merging.checkpoint import CheckpointFiles
 from merging.image import MergedModel
@@ -422,3 +423,27 @@ def test_a_full_disk_and_a_killed_writer(
     pool = pool_of(tmp_path, ["full", "adapter"], base="base", cache=tmp_path / "cache")
     assert sorted(file.suffix for file in folder.iterdir()) == [".lock", ".safetensors"]
     assert PoolFiles(pool).checkpoints[pool.checkpoints[1].digest].tensors
+
+
+ENDLESS = "(.|.)*[^a-z._0-9]"
+"""Tries some 2^30 ways to match the name of a module."""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"target_modules": ENDLESS}, {"rank_pattern": {ENDLESS: 4}}, {"alpha_pattern": {"q": 4, f"({ENDLESS})+": 4}}],
+)
+def test_a_regular_expression_without_end_is_given_up(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    monkeypatch.setattr(adapter_module, "MATCH_SECONDS", 0.05)
+    save_adapter(base, tmp_path / "adapter")
+    assert "a regular expression takes more than 0.05 s" in problem(change(tmp_path / "adapter", **settings), base)
+
+
+@pytest.mark.parametrize("name", ["/etc", "../secret", "someone/model", ""])
+def test_the_base_that_an_adapter_names_is_not_looked_for(base: Path, tmp_path: Path, name: str) -> None:
+    save_adapter(base, tmp_path / "adapter")
+    change(tmp_path / "adapter", base_model_name_or_path=name, auto_mapping={"parent_library": "evil"})
+    merged = LoraAdapter(tmp_path / "adapter", CheckpointFiles(base)).merged(tmp_path / "merged.safetensors")
+    assert {tensor.file.parent for tensor in merged.tensors.values()} == {base, tmp_path}

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from campaigns.errors import LeaseLost
 from campaigns.inventory import Inventory, Worker
 from campaigns.pools import Checkpoint, Pool
 from campaigns.spec import parse_spec
@@ -50,28 +49,32 @@ def heart(store):
     beating.stop()
 
 
-def test_a_held_lease_outlives_its_seconds(store, heart):
-    launch(store)
-    heart.hold(store.lease_next("w", LEASE_SECONDS))
+def test_held_leases_outlive_their_seconds_until_they_are_dropped(store, heart):
+    launched = [launch(store).id for _ in range(2)]
+    leases = [store.lease_next("w", LEASE_SECONDS) for _ in launched]
+    for lease in leases:
+        heart.hold(lease)
     time.sleep(3 * LEASE_SECONDS)
     assert store.lease_next("other", LEASE_SECONDS) is None
-    heart.hold(None)
+    heart.drop(leases[0])
     time.sleep(2 * LEASE_SECONDS)
-    assert store.lease_next("other", LEASE_SECONDS) is not None
+    assert store.lease_next("other", LEASE_SECONDS).campaign_id == launched[0]
+    assert store.lease_next("other", LEASE_SECONDS) is None
 
 
-def test_a_lost_lease_is_dropped_and_the_next_one_is_kept_alive(store, heart):
-    launch(store)
+def test_a_lost_lease_is_told_and_dropped_and_the_other_is_kept_alive(store, heart):
+    launched = [launch(store).id for _ in range(2)]
     lost = store.lease_next("w", 0.0)
     taken = store.lease_next("other", 60.0)
-    heart.hold(lost)
-    time.sleep(2 * LEASE_SECONDS)
-    with pytest.raises(LeaseLost):
-        store.renew(lost, 1.0)
-    store.release(taken)
-    heart.hold(store.lease_next("w", LEASE_SECONDS))
+    kept = store.lease_next("w", LEASE_SECONDS)
+    assert [lost.campaign_id, taken.campaign_id, kept.campaign_id] == [launched[0], *launched]
+    told = {lease: threading.Event() for lease in (lost, kept)}
+    for lease, event in told.items():
+        heart.hold(lease, event.set)
+    assert told[lost].wait(30)
     time.sleep(3 * LEASE_SECONDS)
-    assert store.lease_next("other", LEASE_SECONDS) is None
+    assert not told[kept].is_set()
+    assert store.lease_next("third", LEASE_SECONDS) is None
 
 
 def test_a_worker_that_was_forgotten_is_published_again(store, heart):

@@ -119,10 +119,10 @@ def make_candidate() -> Callable[[float], Candidate]:
 
 @pytest.fixture
 def make_evaluated() -> Callable[..., Evaluated]:
-    """Make what an actor reports: both objectives on one split."""
+    """Make what an actor reports: both objectives on one split, with estimates where a race stopped the trial."""
 
-    def make(value: float, split: Split = "search") -> Evaluated:
-        rest = {"split": split, "items": 4, "protocol": "p" * 64}
+    def make(value: float, split: Split = "search", estimate: float | None = None) -> Evaluated:
+        rest = {"split": split, "items": 4, "protocol": "p" * 64, "estimate": estimate}
         accuracy = Measurement(
             objective="sums/acc", value=value, standard_error=0.25, outcomes=(1, 0, 1, 0), output_tokens=3.5, **rest
         )

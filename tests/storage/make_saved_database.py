@@ -4,6 +4,7 @@ Run it once, when a revision is new; tests then upgrade the file for ever. It ne
 """
 
 from base64 import b32decode
+from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,6 +17,7 @@ from campaigns.pools import Checkpoint, Pool
 from campaigns.recipe import Recipe
 from campaigns.spec import parse_spec
 from campaigns.states import CampaignStep
+from campaigns.tokens import Token, TokenScope, secret_digest
 from campaigns.trial import Candidate, Evaluated, Timing
 from storage import Store
 
@@ -45,7 +47,7 @@ def main() -> None:
 
 
 def fill(store: Store) -> None:
-    """One running campaign with a told, a running and a queued trial."""
+    """One running campaign with a told, a running, a queued and a pruned trial, and a token."""
     checkpoints = tuple(
         Checkpoint(name=name, path=f"/models/{name}", digest=name * 64, stamp=name * 64, size_bytes=10) for name in "ab"
     )
@@ -62,6 +64,11 @@ def fill(store: Store) -> None:
     summary = SearchSummary(front=(trials[0].id,), reference_point=(0.0,), hypervolume=0.25, recommendation=found)
     store.tell(lease, trials[0].id, evaluated(), {"generator": 1}, summary)
     store.ask(lease, candidate(0.5, "candidate"), {"generator": 2**100})
+    pruned = store.ask(lease, candidate(0.25, "candidate"), {"generator": 2**100})
+    store.start(lease, pruned.id, "actor-0")
+    store.prune(lease, pruned.id, evaluated(estimate=0.1), "chance 0.02", {"generator": 2**100}, summary)
+    token = Token(name="saved", scope=TokenScope.LAUNCH, created_at=datetime.now(UTC))
+    store.add_token(token, secret_digest("mf_saved"))
 
 
 def candidate(weight: float, kind: str) -> Candidate:
@@ -70,11 +77,12 @@ def candidate(weight: float, kind: str) -> Candidate:
     return Candidate(kind=kind, point=(weight, 1 - weight), parameters={"weight.a": weight}, recipe=recipe)
 
 
-def evaluated() -> Evaluated:
+def evaluated(estimate: float | None = None) -> Evaluated:
     measurement = Measurement(
         objective="sums/acc",
         split="search",
         value=0.1 + 0.2,
+        estimate=estimate,
         standard_error=0.05,
         items=3,
         item_ids=(4, 7, 9),

@@ -25,11 +25,13 @@ def test_every_change_is_an_event_in_order(
     third = store.ask(lease, make_candidate(1.0), {}).id
     store.start(lease, first, "actor-0")
     store.retry(lease, first, "died")
-    for trial_id in (first, second, third):
+    fourth = store.ask(lease, make_candidate(0.75), {}).id
+    for trial_id in (first, second, third, fourth):
         store.start(lease, trial_id, "actor-0")
     store.tell(lease, first, make_evaluated(0.5), {}, summary)
     store.reject(lease, second, "NaN", {}, summary)
     store.fail(lease, third, "broken", summary)
+    store.prune(lease, fourth, make_evaluated(0.5, estimate=0.25), "chance 0.01", {}, summary)
     store.finish_search(lease)
     store.add_holdout(lease, first, make_evaluated(0.5, split="holdout"))
     store.step(campaign.id, CampaignStep.FINISH, lease=lease)
@@ -45,12 +47,15 @@ def test_every_change_is_an_event_in_order(
         ("trial.queued", third),
         ("trial.running", first),
         ("trial.queued", first),
+        ("trial.queued", fourth),
         ("trial.running", first),
         ("trial.running", second),
         ("trial.running", third),
+        ("trial.running", fourth),
         ("trial.complete", first),
         ("trial.infeasible", second),
         ("trial.failed", third),
+        ("trial.pruned", fourth),
         ("campaign.search_finished", None),
         ("trial.holdout", first),
         ("campaign.complete", None),
@@ -59,10 +64,10 @@ def test_every_change_is_an_event_in_order(
     assert [event.id for event in events] == sorted({event.id for event in events})
     assert [event.at for event in events] == sorted(event.at for event in events)
     assert all(event.campaign_id == campaign.id for event in events)
-    complete = events[11].data
+    complete = events[13].data
     assert complete["values"] == {"sums/acc": 0.5, "text/word_perplexity": 1 / 3}
     assert (complete["number"], complete["told"], complete["hypervolume"]) == (0, 0, summary.hypervolume)
-    assert events[12].data == {"number": 1, "reason": "NaN", "told": 1}
+    assert events[14].data == {"number": 1, "reason": "NaN", "told": 1}
 
 
 def test_events_are_read_on_from_an_id(store: Store, spec: CampaignSpec, pool: Pool) -> None:

@@ -5,19 +5,48 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import ColumnClause, TableClause, create_engine, insert, inspect, select, text
 
 from campaigns.campaign import SearchSummary
 from campaigns.errors import MergefrontError
 from campaigns.states import CampaignState, CampaignStep, TrialState
+from campaigns.tokens import TokenScope, secret_digest
 from campaigns.trial import Candidate, Evaluated
-from storage import Store
+from storage import Store, schema
+from storage.campaign_repository import CampaignFilter
 from storage.database import Database
 from storage.rows import Row
 
 SAVED = sorted((Path(__file__).parent / "saved").glob("*.sqlite"))
+PRUNED = {"revision_0001": 0}  # how many pruned trials a saved database has, on top of the others: one, but for these
+
+
+def restore(saved: Path, url: str) -> None:
+    """Put a saved database where `url` says; on PostgreSQL, into the tables that its revision's migrations make."""
+    if url.startswith("sqlite"):
+        shutil.copy(saved, url.removeprefix("sqlite:///"))
+        return
+    database, source = Database(url), create_engine(f"sqlite:///{saved}")
+    with database.schema_change() as connection, source.connect() as original:
+        config = schema._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, saved.stem.removeprefix("revision_"))
+        there = inspect(connection).get_table_names()
+        for table in (table for table in Row.metadata.sorted_tables if table.name in there):
+            names = [column["name"] for column in inspect(connection).get_columns(table.name)]
+            # Not `table` itself, which would fill in defaults of columns that later revisions add.
+            then = TableClause(table.name, *(ColumnClause(name, table.c[name].type) for name in names))
+            found = original.execute(select(then)).mappings().all()
+            if found:
+                connection.execute(insert(then), [dict(row) for row in found])
+        for table, column in (("events", "id"), ("campaigns", "sequence")):
+            last = f"SELECT setval(pg_get_serial_sequence('{table}', '{column}'), max({column})) FROM {table}"
+            connection.execute(text(last))
+    source.dispose()
+    database.close()
 
 
 def test_the_migrations_make_the_tables_that_the_rows_describe(url: str, open_store: Callable[[str], Store]) -> None:
@@ -75,24 +104,34 @@ def test_every_revision_has_a_saved_database() -> None:
 @pytest.mark.parametrize("saved", SAVED, ids=lambda path: path.stem)
 def test_a_saved_database_is_upgraded_and_used(
     saved: Path,
-    tmp_path: Path,
+    url: str,
     open_store: Callable[[str], Store],
     make_candidate: Callable[[float], Candidate],
     make_evaluated: Callable[..., Evaluated],
 ) -> None:
-    copy = shutil.copy(saved, tmp_path / "store.sqlite")
-    store = open_store(f"sqlite:///{copy}")
+    restore(saved, url)
+    store = open_store(url)
 
     (campaign,) = store.campaigns(limit=10)
     assert (campaign.id, campaign.state) == ("savedaaa", CampaignState.RUNNING)
     assert campaign.summary.front == ("savedaaa-0",)
-    assert campaign.trial_counts == {TrialState.COMPLETE: 1, TrialState.RUNNING: 1, TrialState.QUEUED: 1}
+    assert (campaign.spec.name, campaign.spec.notes) == ("saved", "")
+    assert [found.id for found in store.campaigns(10, wanted=CampaignFilter(name="SAVE"))] == ["savedaaa"]
+    pruned = PRUNED.get(saved.stem, 1)
+    counts = {TrialState.COMPLETE: 1, TrialState.RUNNING: 1, TrialState.QUEUED: 1, TrialState.PRUNED: pruned}
+    assert campaign.trial_counts == {state: count for state, count in counts.items() if count}
     assert store.strategy_state(campaign.id) == {"generator": 2**100}
     told = store.trial("savedaaa-0")
     assert told.value("sums/acc", "search") == 0.1 + 0.2
     assert told.measurements[0].item_ids == (4, 7, 9)
     assert told.measurements[0].outcomes == (1.0, 0.0, 1.0)
-    assert [event.id for event in store.events(campaign.id)] == list(range(1, 10))
+    assert [trial.expected("sums/acc") for trial in store.trials(campaign.id)] == [0.1 + 0.2, None, None, 0.1][
+        : 3 + pruned
+    ]
+    assert [event.id for event in store.events(campaign.id)] == list(range(1, 10 + 3 * pruned))
+
+    token = store.valid_token(secret_digest("mf_saved"))
+    assert (token is not None and token.scope) == (saved.stem >= "revision_0003" and TokenScope.LAUNCH)
 
     lease = store.lease_next("later", 60)
     assert lease is not None
@@ -100,8 +139,14 @@ def test_a_saved_database_is_upgraded_and_used(
     store.start(lease, "savedaaa-1", "actor-0")
     measurements = (make_evaluated(0.5).measurements[0],)
     evaluated = make_evaluated(0.5).replace(measurements=measurements)
-    assert store.tell(lease, "savedaaa-1", evaluated, {}, SearchSummary()).told == 1
-    assert store.ask(lease, make_candidate(0.5), {}).number == 3
+    assert store.tell(lease, "savedaaa-1", evaluated, {}, SearchSummary()).told == 1 + pruned
+    asked = store.ask(lease, make_candidate(0.5), {})
+    assert asked.number == 3 + pruned
+    store.start(lease, asked.id, "actor-0")
+    estimated = evaluated.replace(measurements=(measurements[0].replace(estimate=0.25),))
+    assert store.prune(lease, asked.id, estimated, "chance 0.01", {}, SearchSummary()).expected("sums/acc") == 0.25
+    assert [found.id for found in store.trials_of_recipe(told.candidate.recipe.digest, "another")] == ["savedaaa-0"]
+    assert store.item_evaluations([campaign.id]) == {campaign.id: 3 + 4 + 4 + 3 * pruned}
     assert store.step(campaign.id, CampaignStep.FINISH, lease=lease).state is CampaignState.COMPLETE
 
 

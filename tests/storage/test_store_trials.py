@@ -15,7 +15,7 @@ from campaigns.errors import Conflict, IllegalTransition, NotFound
 from campaigns.pools import Pool
 from campaigns.spec import CampaignSpec
 from campaigns.states import TrialState
-from campaigns.trial import Candidate, Evaluated, Trial
+from campaigns.trial import BASELINES, Candidate, Evaluated, Trial
 from storage import ImportedResult, Lease, Store
 from storage.rows import CampaignRow
 
@@ -126,6 +126,80 @@ def test_a_rejected_trial_is_infeasible_and_told(
     assert store.strategy_state(lease.campaign_id) == {"told": 1}
 
 
+def test_a_pruned_trial_is_told_with_its_estimates(
+    store: Store, lease: Lease, running: Trial, make_evaluated: MakeEvaluated, summary: SearchSummary
+) -> None:
+    evaluated = make_evaluated(0.5, estimate=0.1 + 0.2)
+    pruned = store.prune(lease, running.id, evaluated, "chance 0.04", {"told": 1}, summary)
+    found = store.trial(running.id)
+    assert (found.state, found.reason, found.told) == (TrialState.PRUNED, "chance 0.04", 0)
+    assert found.hypervolume == summary.hypervolume
+    assert found.finished_at is not None
+    assert found.measurements == evaluated.measurements
+    assert found.timings == {"search": evaluated.timing}
+    assert (found.value("sums/acc", "search"), found.expected("sums/acc")) == (0.5, 0.1 + 0.2)
+    assert pruned == store.trials(lease.campaign_id)[0]
+    assert store.strategy_state(lease.campaign_id) == {"told": 1}
+    campaign = store.campaign(lease.campaign_id)
+    assert (campaign.summary, campaign.trial_counts) == (summary, {TrialState.PRUNED: 1})
+    event = store.events(lease.campaign_id)[-1]
+    assert (event.kind, event.trial_id) == ("trial.pruned", running.id)
+    assert event.data == {
+        "number": 0,
+        "told": 0,
+        "values": {"sums/acc": 0.5, "text/word_perplexity": 1 / 3},
+        "estimates": {"sums/acc": 0.1 + 0.2, "text/word_perplexity": 0.1 + 0.2},
+        "items": {"sums/acc": 4, "text/word_perplexity": 4},
+        "reason": "chance 0.04",
+        "hypervolume": summary.hypervolume,
+    }
+
+
+def test_a_pruned_trial_is_never_scored_on_holdout_items(
+    store: Store, lease: Lease, running: Trial, make_evaluated: MakeEvaluated, summary: SearchSummary
+) -> None:
+    store.prune(lease, running.id, make_evaluated(0.5, estimate=0.4), "chance 0.04", {}, summary)
+    with pytest.raises(IllegalTransition, match="is pruned; only a complete trial"):
+        store.add_holdout(lease, running.id, make_evaluated(0.4, split="holdout"))
+
+
+def test_estimates_belong_to_pruned_trials_alone(
+    store: Store, lease: Lease, running: Trial, make_evaluated: MakeEvaluated, summary: SearchSummary
+) -> None:
+    whole, part = make_evaluated(0.5), make_evaluated(0.5, estimate=0.4)
+    with pytest.raises(Conflict, match="a pruned trial has estimates, got none"):
+        store.prune(lease, running.id, whole, "chance 0.04", {}, summary)
+    with pytest.raises(Conflict, match="only a pruned trial has estimates, got sums/acc"):
+        store.tell(lease, running.id, part, {}, summary)
+    incomplete = part.replace(measurements=part.measurements[:1])
+    with pytest.raises(Conflict, match="were asked for, got"):
+        store.prune(lease, running.id, incomplete, "chance 0.04", {}, summary)
+    new = ImportedResult(f"{lease.campaign_id}-1", running.candidate, part)
+    with pytest.raises(Conflict, match="only a pruned trial has estimates"):
+        store.import_results(lease, [new], {}, summary)
+    assert store.trials(lease.campaign_id) == [running]
+    exact = part.measurements[1].replace(estimate=None)  # of the weights, say
+    mixed = part.replace(measurements=(part.measurements[0], exact))
+    store.prune(lease, running.id, mixed, "chance 0.04", {}, summary)
+    assert store.events(lease.campaign_id)[-1].data["estimates"] == {"sums/acc": 0.4}
+
+
+@pytest.mark.parametrize("kind", BASELINES)
+def test_a_baseline_is_never_pruned(
+    store: Store,
+    lease: Lease,
+    make_candidate: MakeCandidate,
+    make_evaluated: MakeEvaluated,
+    summary: SearchSummary,
+    kind: str,
+) -> None:
+    [trial] = store.add_trials(lease, [make_candidate(1.0).replace(kind=kind)])
+    running = store.start(lease, trial.id, "actor-0")
+    with pytest.raises(Conflict, match=f"is a baseline \\({kind}\\); only candidates are pruned"):
+        store.prune(lease, trial.id, make_evaluated(0.5, estimate=0.4), "chance 0.04", {}, summary)
+    assert store.trial(trial.id) == running
+
+
 def test_a_failed_trial_is_never_told(store: Store, lease: Lease, running: Trial, summary: SearchSummary) -> None:
     failed = store.fail(lease, running.id, "the disk is full", summary)
     assert (failed.state, failed.reason, failed.told) == (TrialState.FAILED, "the disk is full", None)
@@ -139,13 +213,16 @@ def end_of(state: TrialState, store: Store, lease: Lease, trial: Trial, evaluate
         store.retry(lease, trial.id, "again")
     elif state is TrialState.COMPLETE:
         store.tell(lease, trial.id, evaluated, {}, SearchSummary())
+    elif state is TrialState.PRUNED:
+        measurements = tuple(m.replace(estimate=0.25) for m in evaluated.measurements)
+        store.prune(lease, trial.id, evaluated.replace(measurements=measurements), "chance", {}, SearchSummary())
     elif state is TrialState.INFEASIBLE:
         store.reject(lease, trial.id, "NaN", {}, SearchSummary())
     else:
         store.fail(lease, trial.id, "broken", SearchSummary())
 
 
-ENDS = [TrialState.QUEUED, TrialState.COMPLETE, TrialState.INFEASIBLE, TrialState.FAILED]
+ENDS = [TrialState.QUEUED, TrialState.COMPLETE, TrialState.PRUNED, TrialState.INFEASIBLE, TrialState.FAILED]
 
 
 @pytest.mark.parametrize("ends", list(itertools.product(ENDS, ENDS)))

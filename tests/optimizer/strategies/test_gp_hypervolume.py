@@ -103,6 +103,19 @@ def test_points_that_break_a_constraint_teach_where_it_is_kept():
     assert best  # the least losses that are allowed lie at (0.5, 0.5, any)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_it_finds_all_places_where_a_constraint_is_kept(seed):
+    places = np.full(3, 0.2), np.full(3, 0.8)
+    strategy = build(seed, dimensions=3, constraints=1)
+    found = []
+    for _ in range(50):
+        point = strategy.ask(())
+        distances = [float(np.linalg.norm(np.array(point) - place)) for place in places]
+        found.append([distance < 0.25 for distance in distances])
+        strategy.tell(Observation(point, (distances[0] ** 2, distances[1] ** 2), (min(distances) - 0.25,)))
+    assert min(np.sum(found, axis=0)) >= 5
+
+
 def test_with_nothing_allowed_yet_it_looks_for_what_is():
     strategy = build(dimensions=3, constraints=1)
     amounts = []
