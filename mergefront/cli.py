@@ -15,6 +15,7 @@ from mergefront.readable_errors import readable_errors
 from mergefront.settings import (
     DEFAULT_BURST,
     DEFAULT_HOST,
+    DEFAULT_MAX_STREAMS,
     DEFAULT_PORT,
     DEFAULT_REQUESTS_PER_SECOND,
     TOKEN_VARIABLE,
@@ -62,6 +63,9 @@ def serve(  # noqa: PLR0913  one argument per option
         float, typer.Option(min=0.001, help="What one token, or one address, may ask in the long run.")
     ] = DEFAULT_REQUESTS_PER_SECOND,
     burst: Annotated[int, typer.Option(min=1, help="What one token, or one address, may ask at once.")] = DEFAULT_BURST,
+    max_streams: Annotated[
+        int, typer.Option(min=1, help="Weight files that are merged for clients at once.")
+    ] = DEFAULT_MAX_STREAMS,
     worker: Annotated[bool, typer.Option(help="Run a worker beside the API.")] = True,
     log_format: LogFormatOption = "text",
 ) -> None:
@@ -80,6 +84,7 @@ def serve(  # noqa: PLR0913  one argument per option
         token=SecretStr(token) if token else None,
         requests_per_second=requests_per_second,
         burst=burst,
+        max_streams=max_streams,
         with_worker=worker,
         log_format=log_format,
     )

@@ -22,6 +22,7 @@ from mergefront.settings import (
     DATABASE_VARIABLE,
     DEFAULT_BURST,
     DEFAULT_HOST,
+    DEFAULT_MAX_STREAMS,
     DEFAULT_PORT,
     DEFAULT_REQUESTS_PER_SECOND,
     TOKEN_VARIABLE,
@@ -95,6 +96,7 @@ class ServiceOptions(Noun):
     token: SecretStr | None = None
     requests_per_second: float = DEFAULT_REQUESTS_PER_SECOND
     burst: int = DEFAULT_BURST
+    max_streams: int = DEFAULT_MAX_STREAMS
     with_worker: bool = True
     log_format: LogFormat = "text"
 
@@ -116,6 +118,7 @@ def start_service(options: ServiceOptions) -> None:
             token=options.token,
             requests_per_second=options.requests_per_second,
             burst=options.burst,
+            max_streams=options.max_streams,
         )
     except ValidationError as error:
         raise from_validation(error, kind=InvalidInput) from None

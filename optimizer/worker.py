@@ -82,7 +82,7 @@ class WorkerProcess:
         self._publish()
 
     def run(self) -> None:
-        """Lease and run campaigns until `stop`; to be called after `start`."""
+        """Lease and run campaigns until `stop`; to be called after `start`. Raises `Fault` when Ray dies under it."""
         self._heart.start()
         try:
             while not self._stop.wait(self._settings.poll_seconds):

@@ -239,8 +239,13 @@ def choose_actor(idle: Sequence[int], last_trials: Sequence[str | None], trial_i
 
 
 def cluster_nodes() -> tuple[Node, ...]:
-    """Return the machines of the cluster that are alive, by their id."""
+    """Return the machines of the cluster that are alive, by their id.
+
+    Raises `Fault` when this process's own is not: its Ray is gone for good, whatever becomes of the cluster.
+    """
     alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: str(node["NodeID"]))
+    if ray.get_runtime_context().get_node_id() not in [node["NodeID"] for node in alive]:
+        raise Fault("Ray has died on this machine; a worker that is started anew goes on")
     resources = [node["Resources"] for node in alive]
     return tuple(Node(each.get("CPU", 0.0), int(each.get("GPU", 0.0))) for each in resources)
 

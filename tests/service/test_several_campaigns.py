@@ -6,6 +6,7 @@ import psutil
 import pytest
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(600)]
+ENDLESS = 100_000
 FINAL = ("complete", "failed", "cancelled")
 
 
@@ -31,20 +32,21 @@ def first_lease(client, campaign_id):
 
 
 def running(client, campaign_id):
-    return [trial for trial in client.trials(campaign_id) if trial["state"] == "running"]
+    """Return how many trials run, which is how many actors are at work."""
+    return client.campaign(campaign_id)["trial_counts"].get("running", 0)
 
 
 def test_the_later_campaign_does_not_wait_and_a_paused_one_gives_its_actors_up(client, spec, wait_for):
-    long = client.launch(with_budget(spec, 400))["id"]
-    wait_for(lambda: len(running(client, long)) == 2, what="two actors at work")
-    other = client.launch(with_budget(spec, 300))["id"]
-    wait_for(lambda: len(running(client, other)) == 1 and len(running(client, long)) <= 1, what="one actor each")
+    long = client.launch(with_budget(spec, ENDLESS))["id"]
+    wait_for(lambda: running(client, long) == 2, what="two actors at work")
+    other = client.launch(with_budget(spec, ENDLESS))["id"]
+    wait_for(lambda: running(client, other) == 1 and running(client, long) <= 1, what="one actor each")
     assert client.campaign(long)["state"] == client.campaign(other)["state"] == "running"
     client.step(long, "pause")
-    wait_for(lambda: len(running(client, other)) == 2, what="two actors for the one that is left")
-    assert running(client, long) == []
+    wait_for(lambda: running(client, other) == 2, what="two actors for the one that is left")
+    assert running(client, long) == 0
     client.step(long, "resume")
-    wait_for(lambda: len(running(client, long)) == 1, what="an actor for the one that goes on")
+    wait_for(lambda: running(client, long) == 1, what="an actor for the one that goes on")
     low = client.launch(with_budget(spec, 2))["id"]
     high = client.launch(with_budget(spec, 2, priority=20))["id"]
     assert client.campaign(low)["worker_id"] is client.campaign(high)["worker_id"] is None, "two actors, two campaigns"
@@ -83,3 +85,15 @@ def test_kill_9_of_the_worker_with_two_campaigns(service, client, spec, wait_for
     same = ("attempts", "finished_at", "told", "candidate", "actor")
     for trial_id, trial in before.items():
         assert {key: trial[key] for key in same} == {key: after[trial_id][key] for key in same}
+
+
+def test_kill_9_of_the_raylet_costs_the_worker_and_no_trial(service, client, spec, wait_for):
+    campaign_id = client.launch(with_budget(spec, 100, evaluation=no_reuse(spec)))["id"]
+    wait_for(lambda: len(told(client, campaign_id)) >= 3, what="3 results")
+    [worker] = psutil.Process(service.process.pid).children()
+    [raylet] = [process for process in worker.children() if process.name() == "raylet"]
+    raylet.kill()
+    psutil.wait_procs([worker], timeout=120)
+    assert not worker.is_running()
+    done = wait_for(lambda: final(client, campaign_id), 240, "the campaign")
+    assert (done["state"], done["reason"], done["trial_counts"]) == ("complete", None, {"complete": 8 + 1 + 100})
