@@ -35,7 +35,7 @@ from storage import Store
 
 LEASE_SECONDS = 86_400.0
 TASKS = {"max": "exact_match", "most": "acc", "sort": "exact_match"}
-RACES = {"full": None, "race": {}, "looser": {"tolerance": 0.15}, "anchors": {"anchors": True}}
+RACES = {"full": None, "race": {}, "strict": {"tolerance": 0.1}, "anchors": {"anchors": True}}
 
 
 def campaign_spec(zoo, strategy, seed, race, items, evaluations):  # noqa: PLR0913  what campaigns differ in

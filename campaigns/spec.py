@@ -42,7 +42,7 @@ class Racing(Noun):
     """
 
     rungs: tuple[Rung, ...] = Field((0.05, 0.1, 0.2, 0.4), min_length=1, max_length=MAX_RUNGS)
-    tolerance: float = Field(0.1, gt=0, lt=1, description="What racing may cost at most, as a share of hypervolume")
+    tolerance: float = Field(0.15, gt=0, lt=1, description="What racing may cost at most, as a share of hypervolume")
     anchors: bool = Field(
         False,
         description="The first rungs hold the items that say most about the others, by the parents' outcomes, instead "

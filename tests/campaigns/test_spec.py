@@ -167,7 +167,7 @@ def test_a_relative_constraint_needs_the_parents():
 def test_a_race_is_off_unless_it_is_asked_for_and_measurements_are_reused():
     assert (parse_spec(DOCUMENT).evaluation.racing, parse_spec(DOCUMENT).evaluation.reuse) == (None, True)
     racing = parse_spec(changed("evaluation.racing", {})).evaluation.racing
-    assert (racing.rungs, racing.tolerance, racing.anchors) == ((0.05, 0.1, 0.2, 0.4), 0.1, False)
+    assert (racing.rungs, racing.tolerance, racing.anchors) == ((0.05, 0.1, 0.2, 0.4), 0.15, False)
     parse_spec(changed("evaluation.racing", {"rungs": [i / 20 for i in range(1, 11)]}))
 
 

@@ -230,7 +230,7 @@ def test_a_clearly_dominated_candidate_stops_and_a_clearly_better_one_goes_on(kn
     bad, good = judged(world, race, BAD), judged(world, race, GOOD)
     assert (bad.stops, good.stops) == (True, False)
     assert "expected to add" in bad.reason
-    assert "to the front's hypervolume; racing stops below 0.10%" in bad.reason
+    assert "to the front's hypervolume; racing stops below 0.15%" in bad.reason
 
 
 def test_more_items_make_surer():
