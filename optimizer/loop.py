@@ -128,9 +128,10 @@ class SearchLoop:
         self._reuse.note(self._book.in_state(TrialState.COMPLETE))
         if self._race is not None:
             self._race = Race(self._campaign.spec)
-            complete = (t for t in self._store.trials(self._campaign.id, with_outcomes=True) if t.told is not None)
+            trials = self._store.trials(self._campaign.id, with_outcomes=True)
+            complete = (trial for trial in trials if trial.state is TrialState.COMPLETE)
             for trial in sorted(complete, key=lambda trial: trial.told or 0):
-                self._learn(trial)
+                self._race.learn(trial)
         self._import_results()
 
     @property

@@ -10,11 +10,10 @@ import numpy as np
 
 from campaigns.trial import Point
 from fronts.item_model import Belief
-from optimizer.strategies.gp_hypervolume import REFIT_GROWTH, Kernels, fit_kernels
+from optimizer.strategies.gp_hypervolume import MAX_FITTED, REFIT_GROWTH, Kernels, fit_kernels
 from optimizer.strategies.matern import Array, MaternProcess
 
 MIN_TRIALS = 12
-MAX_FITTED = 100  # trials that hyperparameters are fitted to
 MAX_TRIALS = 300  # trials that are conditioned on: the latest ones
 FAR = 5.0  # times the way from median to upper quartile above the median: losses beyond are drawn in
 

@@ -1,4 +1,4 @@
-"""A small zoo for the tests that merge and score for real."""
+"""A small campaign for the tests that merge and score for real."""
 
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from campaigns.objectives import WEIGHTS
 from campaigns.spec import parse_spec
 from evaluators.inventory import offered_tasks
 from evaluators.lm_evaluator import LmEvaluator
-from mergefront.demo import load_zoo_module
 from merging.methods import METHODS
 from merging.pool_report import inspect_pool
 from optimizer.candidate_evaluator import evaluation_setup
@@ -18,24 +17,6 @@ from optimizer.strategies import STRATEGIES
 from search_spaces import build_space
 
 RUNGS = ((0, 2), (2, 5), (5, 12))
-
-
-@pytest.fixture(scope="session")
-def zoo(tmp_path_factory):
-    """Checkpoints that hardly learned anything: what is tested does not care, and they are made in seconds."""
-    module = load_zoo_module()
-    settings = module.Settings(
-        width=32,
-        layers=2,
-        base_steps=4,
-        generalist_steps=(3, 4),
-        expert_steps=3,
-        batch_size=16,
-        examples=200,
-        documents=40,
-        threads=1,
-    )
-    return module.build_zoo(tmp_path_factory.mktemp("zoo") / "zoo", settings=settings)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from mergefront.client import Client
-from mergefront.demo import free_port, load_zoo_module, serve_command
+from mergefront.demo import free_port, serve_command
 
 READY_SECONDS = 120
 
@@ -25,27 +25,6 @@ def wait_for(condition, seconds=120.0, what="the condition"):
 @pytest.fixture(name="wait_for")
 def _wait_for():
     return wait_for
-
-
-@pytest.fixture(scope="session")
-def zoo_module():
-    return load_zoo_module()
-
-
-@pytest.fixture(scope="session")
-def zoo(zoo_module, tmp_path_factory):
-    """Checkpoints that hardly learned anything: the service does not care, and they are made in seconds."""
-    settings = zoo_module.Settings(
-        width=32,
-        layers=2,
-        base_steps=4,
-        generalist_steps=(3, 4),
-        expert_steps=3,
-        batch_size=16,
-        examples=200,
-        documents=40,
-    )
-    return zoo_module.build_zoo(tmp_path_factory.mktemp("zoo") / "zoo", settings=settings)
 
 
 @pytest.fixture
